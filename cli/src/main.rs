@@ -1,0 +1,2 @@
+//! mouth
+fn main() {}
