@@ -1,0 +1,4 @@
+//! The deterministic rules of a farm.
+
+pub mod command;
+pub mod explain;
