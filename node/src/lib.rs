@@ -1,1 +1,8 @@
-//! hands
+//! The hands of a Barnraise farm.
+//!
+//! Four rooms joined only by the law's words: [`network`] (one task owns the swarm), `artifact` (blobs, trees and their
+//! transfer), `coordinator` (the queue, verdicts and mail) and `volunteer` (machines, sandboxes and reports). Coordinator,
+//! volunteer and client are siblings that never import each other; they stand on artifact, which stands on network.
+#![deny(rustdoc::broken_intra_doc_links)]
+
+pub mod network;
