@@ -1,0 +1,369 @@
+//! The home directory: keys, what is remembered of the farm, and the lock of its daemon.
+//!
+//! ```text
+//! node.key  requester.key  farm.key   32 secret bytes in hexadecimal, mode 0600
+//! ticket                              the farm that was joined or founded last
+//! charter                             its charter, in its envelope
+//! listen                              ports taken at first start, taken again
+//! daemon.addr                         where the daemon of this home serves; there only while it serves
+//! lock                                held by the daemon
+//! index/  store/  work/  raft/        local state, artifacts, builds under way, the coordinator's log
+//! ```
+//!
+//! Only a daemon takes the lock and opens the database; commands read the small files and leave nothing open. Every file is
+//! written under another name, synced and renamed, so that a reader sees the old one or the new one.
+
+use protocol::codec;
+use protocol::id::FarmId;
+use protocol::signed::{SecretKey, Signed};
+use protocol::ticket::{Contact, Ticket};
+use rand::Rng as _;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+const MAX_CHARTER_BYTES: usize = 64 << 10;
+
+/// A home directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+/// Whose key it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyName {
+    /// The daemon.
+    Node,
+    /// The person.
+    Requester,
+    /// The farm, where it was founded in this home.
+    Farm,
+}
+
+impl KeyName {
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Node => "node.key",
+            Self::Requester => "requester.key",
+            Self::Farm => "farm.key",
+        }
+    }
+}
+
+/// Held for as long as the daemon of a home runs.
+#[derive(Debug)]
+pub struct HomeLock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+
+/// Why a home cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another daemon runs in this home.
+    #[error("another daemon runs in {}", .0.display())]
+    InUse(PathBuf),
+    /// A secret key can be read by others.
+    #[error("{} can be read by others", .0.display())]
+    Exposed(PathBuf),
+    /// A file does not hold what it should.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+}
+
+impl Home {
+    /// The home at `path`, made with mode 0700 where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, HomeError> {
+        let path = path.into();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| at(&path, error))?;
+        let path = path.canonicalize().map_err(|error| at(&path, error))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A folder in it, made with mode 0700 where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn folder(&self, name: &str) -> Result<PathBuf, HomeError> {
+        let path = self.0.join(name);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| at(&path, error))?;
+        Ok(path)
+    }
+
+    /// Takes the lock of the daemon.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::InUse`] when another daemon holds it.
+    pub fn lock(&self) -> Result<HomeLock, HomeError> {
+        let path = self.0.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| at(&path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(HomeLock(file)),
+            Err(TryLockError::WouldBlock) => Err(HomeError::InUse(self.0.clone())),
+            Err(TryLockError::Error(error)) => Err(at(&path, error)),
+        }
+    }
+
+    /// A secret key, drawn and written at first use.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Exposed`] when others can read it, [`HomeError::Damaged`] when it is no key.
+    pub fn key(&self, name: KeyName) -> Result<SecretKey, HomeError> {
+        if let Some(key) = self.existing_key(name)? {
+            return Ok(key);
+        }
+        let mut seed = [0; 32];
+        rand::rng().fill_bytes(&mut seed);
+        let digits: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+        match self.create(name.file(), digits.as_bytes()) {
+            Ok(()) => Ok(SecretKey::from_seed(&seed)),
+            // Two commands started at the same moment: the first one's key is the key.
+            Err(HomeError::Io { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.existing_key(name)?.ok_or_else(|| at(&self.0.join(name.file()), io::ErrorKind::NotFound.into()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A secret key, if it was ever drawn here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Home::key`].
+    pub fn existing_key(&self, name: KeyName) -> Result<Option<SecretKey>, HomeError> {
+        let path = self.0.join(name.file());
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let mode = fs::metadata(&path).map_err(|error| at(&path, error))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(HomeError::Exposed(path));
+        }
+        let digest: protocol::digest::Digest = String::from_utf8_lossy(&bytes)
+            .trim()
+            .parse()
+            .map_err(|_| HomeError::Damaged { path: path.clone(), reason: "not 64 hexadecimal digits".to_owned() })?;
+        Ok(Some(SecretKey::from_seed(digest.as_bytes())))
+    }
+
+    /// The farm that was joined or founded last.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Damaged`] when the file holds no ticket.
+    pub fn ticket(&self) -> Result<Option<Ticket>, HomeError> {
+        let path = self.0.join("ticket");
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        text.parse().map(Some).map_err(|error| HomeError::Damaged { path, reason: format!("{error}") })
+    }
+
+    /// Remembers a farm.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn remember_ticket(&self, ticket: &Ticket) -> Result<(), HomeError> {
+        self.replace("ticket", format!("{ticket}\n").as_bytes())
+    }
+
+    /// The charter of `farm`, as it was last seen; `None` when another farm's is remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Damaged`] when the file holds no envelope.
+    pub fn charter(&self, farm: FarmId) -> Result<Option<Signed>, HomeError> {
+        let path = self.0.join("charter");
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let signed: Signed = codec::decode(&bytes, MAX_CHARTER_BYTES)
+            .map_err(|error| HomeError::Damaged { path, reason: error.to_string() })?;
+        Ok((signed.farm == farm).then_some(signed))
+    }
+
+    /// Remembers a charter that was checked.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn remember_charter(&self, charter: &Signed) -> Result<(), HomeError> {
+        self.replace("charter", &codec::encode(charter))
+    }
+
+    /// Where the daemon listened before, one multiaddr a line.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn listened(&self) -> Result<Vec<String>, HomeError> {
+        let bytes = read(&self.0.join("listen"))?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+    }
+
+    /// Remembers where the daemon listens.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn remember_listened(&self, addresses: &[String]) -> Result<(), HomeError> {
+        self.replace("listen", addresses.iter().map(|address| format!("{address}\n")).collect::<String>().as_bytes())
+    }
+
+    /// The daemon of this home, if one says that it serves.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Damaged`] when the file holds no ticket.
+    pub fn daemon(&self) -> Result<Option<(FarmId, Contact)>, HomeError> {
+        let path = self.0.join("daemon.addr");
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let ticket: Ticket = String::from_utf8_lossy(&bytes)
+            .parse()
+            .map_err(|error| HomeError::Damaged { path, reason: format!("{error}") })?;
+        Ok(ticket.peers.into_iter().next().map(|contact| (ticket.farm, contact)))
+    }
+
+    /// Says that a daemon serves here; taken back when the value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn serve_at(&self, farm: FarmId, contact: Contact) -> Result<Serving, HomeError> {
+        let word = Ticket { farm, coordinators: vec![], peers: vec![contact] };
+        self.replace("daemon.addr", format!("{word}\n").as_bytes())?;
+        Ok(Serving(self.0.join("daemon.addr")))
+    }
+
+    fn create(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+        let path = self.0.join(name);
+        let scratch = self.write_scratch(name, bytes)?;
+        let linked = fs::hard_link(&scratch, &path).map_err(|error| at(&path, error));
+        fs::remove_file(&scratch).map_err(|error| at(&scratch, error))?;
+        linked?;
+        self.sync()
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+        let path = self.0.join(name);
+        let scratch = self.write_scratch(name, bytes)?;
+        fs::rename(&scratch, &path).map_err(|error| at(&path, error))?;
+        self.sync()
+    }
+
+    fn write_scratch(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, HomeError> {
+        let mut nonce = [0; 8];
+        rand::rng().fill_bytes(&mut nonce);
+        let path = self.0.join(format!(".{name}.{:016x}", u64::from_be_bytes(nonce)));
+        let write = || {
+            let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|error| at(&path, error))?;
+        Ok(path)
+    }
+
+    fn sync(&self) -> Result<(), HomeError> {
+        File::open(&self.0).and_then(|folder| folder.sync_all()).map_err(|error| at(&self.0, error))
+    }
+}
+
+/// Says that a daemon serves, until dropped.
+#[derive(Debug)]
+pub struct Serving(PathBuf);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "the daemon's address could not be taken back");
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path, error)),
+    }
+}
+
+fn at(path: &Path, error: io::Error) -> HomeError {
+    HomeError::Io { path: path.to_owned(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use protocol::digest::Digest;
+    use protocol::id::PeerKey;
+
+    #[test]
+    fn keys_are_drawn_once_and_stay_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("a/home")).unwrap();
+        assert_eq!(fs::metadata(home.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(home.existing_key(KeyName::Node).unwrap().is_none());
+        let key = home.key(KeyName::Node).unwrap().public();
+        assert_eq!(home.key(KeyName::Node).unwrap().public(), key);
+        assert_ne!(home.key(KeyName::Requester).unwrap().public(), key);
+        let path = home.path().join("node.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(home.key(KeyName::Node), Err(HomeError::Exposed(_))));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "nonsense").unwrap();
+        assert!(matches!(home.key(KeyName::Node), Err(HomeError::Damaged { .. })));
+    }
+
+    #[test]
+    fn one_daemon_a_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let lock = home.lock().unwrap();
+        assert!(matches!(home.lock(), Err(HomeError::InUse(_))));
+        drop(lock);
+        home.lock().unwrap();
+    }
+
+    #[test]
+    fn a_daemon_is_found_only_while_it_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        assert_eq!(home.daemon().unwrap(), None);
+        let farm = FarmId(Digest::of(b"farm"));
+        let contact = Contact { key: PeerKey::from_bytes([1; 32]), addresses: vec!["/ip4/127.0.0.1/tcp/1".to_owned()] };
+        let serving = home.serve_at(farm, contact.clone()).unwrap();
+        assert_eq!(home.daemon().unwrap(), Some((farm, contact)));
+        drop(serving);
+        assert_eq!(home.daemon().unwrap(), None);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "no scratch files stay");
+    }
+}
