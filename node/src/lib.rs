@@ -5,6 +5,7 @@
 //! volunteer and client are siblings that never import each other; they stand on artifact, which stands on network.
 #![deny(rustdoc::broken_intra_doc_links)]
 
+pub mod coordinator;
 pub mod home;
 pub mod network;
 pub mod shutdown;
