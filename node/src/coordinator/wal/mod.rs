@@ -37,7 +37,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use index::Gap;
 use index::{Index, Slot};
-use segment::{SegmentReader, Syncs};
+use segment::SegmentReader;
+pub use segment::Syncs;
 use writer::{Operation, Writer};
 
 /// Largest payload of one entry, in bytes.
@@ -313,10 +314,31 @@ impl Wal {
         Ok(entries)
     }
 
+    /// As [`Wal::read`], without a disk; none if an entry asked for is no longer in memory.
+    pub fn read_in_memory(&self, range: Range<u64>, bytes_max: usize) -> Option<Vec<(u64, Arc<[u8]>)>> {
+        let index = self.inner.shared.index();
+        let held = index.range();
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for at in range.start.max(held.start)..range.end.min(held.end) {
+            if bytes > bytes_max {
+                break;
+            }
+            match index.slot(at)? {
+                Slot::Queued(payload) | Slot::Cached(payload, _) => {
+                    bytes += payload.len();
+                    entries.push((at, payload.clone()));
+                }
+                Slot::Stored(_) => return None,
+            }
+        }
+        Some(entries)
+    }
+
     /// How often the log has waited for the disk since it was opened: the opening itself, one for each
-    /// batch, two for each vote and each new segment.
-    pub fn syncs(&self) -> u64 {
-        self.inner.shared.syncs.count()
+    /// batch, two for each vote and each new segment. Outlives the log.
+    pub fn syncs(&self) -> Arc<Syncs> {
+        self.inner.shared.syncs.clone()
     }
 
     fn read_stored(

@@ -19,12 +19,13 @@ const SUFFIX: &str = ".wal";
 /// Suffix of files that are being made; what carries it after a crash is thrown away.
 pub(super) const UNFINISHED_SUFFIX: &str = ".new";
 
-/// Counts what waits for the disk, one for each `fsync` or `fdatasync`.
+/// Counts the waits for the disk, one for each `fsync` or `fdatasync`.
 #[derive(Debug, Default)]
-pub(super) struct Syncs(AtomicU64);
+pub struct Syncs(AtomicU64);
 
 impl Syncs {
-    pub(super) fn count(&self) -> u64 {
+    /// Waits so far.
+    pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 

@@ -136,7 +136,7 @@ fn what_waits_together_is_synced_once() {
     }))
     .unwrap();
     inside.recv().unwrap();
-    let before = wal.syncs();
+    let before = wal.syncs().count();
     let (tell, told) = std_mpsc::channel();
     for at in 1..101 {
         let tell = tell.clone();
@@ -150,7 +150,7 @@ fn what_waits_together_is_synced_once() {
     hold.send(()).unwrap();
     let answered: Vec<u64> = told.iter().take(100).map(Result::unwrap).collect();
     assert_eq!(answered, (1..101).collect::<Vec<_>>());
-    assert_eq!(wal.syncs() - before, 1);
+    assert_eq!(wal.syncs().count() - before, 1);
 }
 
 #[test]
