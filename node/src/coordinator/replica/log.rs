@@ -116,8 +116,13 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        // What a snapshot has replaced needs no place in the log again.
+        let purged = self.wal.purged().map(|(upto, _)| upto);
         let mut payloads: Vec<(u64, Arc<[u8]>)> = Vec::new();
         for entry in entries {
+            if Some(entry.log_id.index) <= purged {
+                continue;
+            }
             let bytes =
                 encode(&entry).map_err(|error| StorageIoError::write_log_entry(entry.log_id, &error))?;
             payloads.push((entry.log_id.index, bytes.into()));
