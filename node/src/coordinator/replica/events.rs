@@ -5,11 +5,11 @@
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-/// An event and its place in the farm's history; ordered by (`position`, `n`).
+/// An event and its place in the farm's history; ordered by (`index`, `n`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Happened<E> {
     /// Number of the command, counted since the farm began.
-    pub position: u64,
+    pub index: u64,
     /// Number of the event among those of its command, from 0.
     pub n: u32,
     /// What happened.

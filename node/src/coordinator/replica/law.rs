@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use protocol::farm::command::LawVersion;
+use protocol::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -10,7 +12,7 @@ use serde::de::DeserializeOwned;
 pub trait Law: Default + Debug + Send + Sync + 'static {
     /// The newest version of the rules that this program knows. Entries of a newer one stop the replica
     /// rather than being misread.
-    const NEWEST: u16;
+    const NEWEST: LawVersion;
 
     /// What is proposed.
     type Command: Serialize + DeserializeOwned + Send + Sync + 'static;
@@ -19,8 +21,8 @@ pub trait Law: Default + Debug + Send + Sync + 'static {
     /// What everybody else is told.
     type Event: Clone + Debug + Send + Sync + 'static;
 
-    /// Takes one command in: the `position`-th since the farm began, stamped `now_ms` by its proposer.
-    fn apply(&mut self, position: u64, now_ms: u64, command: Self::Command) -> (Self::Reply, Vec<Self::Event>);
+    /// Takes one command in: the `index`-th since the farm began, from 1, stamped `now` by its proposer.
+    fn apply(&mut self, index: u64, now: Timestamp, command: Self::Command) -> (Self::Reply, Vec<Self::Event>);
 
     /// All of the state, as bytes that [`Law::restore`] understands in this and later versions.
     fn snapshot(&self) -> Vec<u8>;

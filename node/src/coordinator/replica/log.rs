@@ -26,6 +26,7 @@ impl LogStore {
         Self { wal, vote }
     }
 
+    #[expect(clippy::result_large_err, reason = "the error is openraft's")]
     async fn read(&self, range: std::ops::Range<u64>, bytes_max: usize) -> Result<Vec<RaftEntry>, StorageError> {
         let payloads = match self.wal.read_in_memory(range.clone(), bytes_max) {
             Some(payloads) => payloads,
@@ -123,8 +124,7 @@ impl RaftLogStorage<Types> for LogStore {
             if Some(entry.log_id.index) <= purged {
                 continue;
             }
-            let bytes =
-                encode(&entry).map_err(|error| StorageIoError::write_log_entry(entry.log_id, &error))?;
+            let bytes = encode(&entry).map_err(|error| StorageIoError::write_log_entry(entry.log_id, &error))?;
             payloads.push((entry.log_id.index, bytes.into()));
         }
         let done = move |result| flushed.log_io_completed(result);

@@ -6,6 +6,8 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use protocol::farm::command::LawVersion;
+use protocol::time::Timestamp;
 use serde_bytes::ByteBuf;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::spawn_blocking;
@@ -14,8 +16,8 @@ use super::events::{Happened, Told};
 use super::law::Law;
 use super::snapshot::{self, Header, SnapshotError, SnapshotStore};
 use super::types::{
-    Batch, CodecError, LogId, Membership, NodeId, RaftEntry, Replies, Seat, Snapshot, SnapshotImage,
-    SnapshotMeta, StorageError, StorageIoError, Types, decode, encode,
+    Batch, CodecError, LogId, Membership, NodeId, RaftEntry, Replies, Seat, Snapshot, SnapshotImage, SnapshotMeta,
+    StorageError, StorageIoError, Types, decode, encode,
 };
 
 /// Bytes of commands after which a snapshot is made even if the state is smaller.
@@ -26,12 +28,12 @@ const SNAPSHOT_AFTER_BYTES_MIN: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The entry was made by a newer program.
-    #[error("the entry needs version {needed} of the law; this program knows {known}")]
+    #[error("the entry needs version {} of the law; this program knows {}", needed.0, known.0)]
     LawTooNew {
         /// Version that the entry carries.
-        needed: u16,
+        needed: LawVersion,
         /// Newest version known here.
-        known: u16,
+        known: LawVersion,
     },
     /// The entry is not what was proposed, or not what this program understands.
     #[error(transparent)]
@@ -42,10 +44,11 @@ pub enum ApplyError {
 #[derive(Debug)]
 pub(super) struct State<L> {
     pub(super) law: L,
-    /// Commands applied since the farm began.
-    pub(super) position: u64,
+    /// Commands applied since the farm began. Not Raft's index: that counts batches, and entries of
+    /// Raft's own.
+    pub(super) last_index: u64,
     /// Stamp of the last command.
-    pub(super) now_ms: u64,
+    pub(super) last_stamp: Timestamp,
     pub(super) applied: Option<LogId>,
     pub(super) membership: Membership,
     /// Bytes of commands applied since a snapshot was last due.
@@ -58,8 +61,8 @@ impl<L: Law> State<L> {
     fn empty() -> Self {
         Self {
             law: L::default(),
-            position: 0,
-            now_ms: 0,
+            last_index: 0,
+            last_stamp: Timestamp::EPOCH,
             applied: None,
             membership: Membership::default(),
             bytes_since_snapshot: 0,
@@ -71,8 +74,8 @@ impl<L: Law> State<L> {
         let (header, law) = snapshot::unpack(image)?;
         Ok(Self {
             law: L::restore(&law).map_err(SnapshotError::Damaged)?,
-            position: header.position,
-            now_ms: header.now_ms,
+            last_index: header.last_index,
+            last_stamp: header.last_stamp,
             applied: header.meta.last_log_id,
             membership: header.meta.last_membership,
             bytes_since_snapshot: 0,
@@ -80,14 +83,14 @@ impl<L: Law> State<L> {
         })
     }
 
-    fn apply(&mut self, batch: Vec<(u64, L::Command)>, happened: &mut Vec<Happened<L::Event>>) -> Vec<L::Reply> {
+    fn apply(&mut self, batch: Vec<(Timestamp, L::Command)>, happened: &mut Vec<Happened<L::Event>>) -> Vec<L::Reply> {
         let mut replies = Vec::with_capacity(batch.len());
-        for (now_ms, command) in batch {
-            self.position += 1;
-            self.now_ms = self.now_ms.max(now_ms);
-            let (reply, events) = self.law.apply(self.position, self.now_ms, command);
-            let position = self.position;
-            happened.extend((0..).zip(events).map(|(n, event)| Happened { position, n, event }));
+        for (now, command) in batch {
+            self.last_index += 1;
+            self.last_stamp = self.last_stamp.max(now);
+            let index = self.last_index;
+            let (reply, events) = self.law.apply(index, self.last_stamp, command);
+            happened.extend((0..).zip(events).map(|(n, event)| Happened { index, n, event }));
             replies.push(reply);
         }
         replies
@@ -156,7 +159,7 @@ impl<L: Law> Machine<L> {
                 return Err(ApplyError::LawTooNew { needed: stamped.law_version, known: L::NEWEST });
             }
             bytes += stamped.command.len() as u64;
-            commands.push((stamped.now_ms, decode(&stamped.command)?));
+            commands.push((stamped.now, decode(&stamped.command)?));
         }
         let mut happened = Vec::new();
         let (replies, due) = {
@@ -194,9 +197,9 @@ impl<L: Law> RaftStateMachine<Types> for Machine<L> {
         for entry in entries {
             let log_id = entry.log_id;
             replies.push(match entry.payload {
-                EntryPayload::Normal(batch) => self
-                    .apply_batch(log_id, batch)
-                    .map_err(|error| StorageIoError::apply(log_id, &error))?,
+                EntryPayload::Normal(batch) => {
+                    self.apply_batch(log_id, batch).map_err(|error| StorageIoError::apply(log_id, &error))?
+                }
                 EntryPayload::Blank => {
                     self.shared.write().applied = Some(log_id);
                     Replies::default()
@@ -224,7 +227,7 @@ impl<L: Law> RaftStateMachine<Types> for Machine<L> {
                     last_membership: state.membership.clone(),
                     snapshot_id: last_log_id.map_or_else(|| "0".into(), |log_id| log_id.to_string()),
                 };
-                let header = Header { meta, position: state.position, now_ms: state.now_ms };
+                let header = Header { meta, last_index: state.last_index, last_stamp: state.last_stamp };
                 (header, state.law.snapshot())
             };
             shared.write().snapshot_bytes = taken.1.len() as u64;

@@ -33,6 +33,8 @@ use std::time::Duration;
 
 use openraft::error::{Fatal, InitializeError, RaftError};
 use openraft::{Config, ServerState, SnapshotPolicy};
+use protocol::farm::command::MAX_COMMAND_BYTES;
+use protocol::time::Timestamp;
 use serde_bytes::ByteBuf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
@@ -41,7 +43,7 @@ pub use events::{Events, Happened, Told};
 pub use law::Law;
 pub use machine::ApplyError;
 pub use peers::{AnswerError, CALL_BYTES_MAX, Carry, CarryError};
-pub use proposer::{COMMAND_BYTES_MAX, Clock, ProposeError};
+pub use proposer::{Clock, ProposeError};
 pub use snapshot::SnapshotError;
 pub use types::{Batch, CodecError, NodeId, Replies, Seat, SnapshotImage, Stamped, Types};
 
@@ -129,13 +131,13 @@ pub enum OpenError {
     },
     /// Raft stopped while it was started.
     #[error(transparent)]
-    Fatal(#[from] Fatal<NodeId>),
+    Fatal(#[from] Box<Fatal<NodeId>>),
     /// The group could not be formed.
     #[error(transparent)]
-    Initialize(#[from] RaftError<NodeId, InitializeError<NodeId, Seat>>),
+    Initialize(#[from] Box<RaftError<NodeId, InitializeError<NodeId, Seat>>>),
     /// Raft refuses our settings.
     #[error(transparent)]
-    Config(#[from] openraft::ConfigError),
+    Config(#[from] Box<openraft::ConfigError>),
     /// A group of one did not come to lead.
     #[error("this coordinator, alone in its group, did not come to lead: {0}")]
     NotLeading(String),
@@ -196,9 +198,9 @@ impl<L: Law> Replica<L> {
         let syncs = wal.syncs();
         let log = LogStore::new(wal, recovered.vote);
         let peers = Peers { own: config.id, carry: config.carry };
-        let raft = Raft::new(config.id, raft_config, peers, log, machine).await?;
-        if config.beginning == Beginning::Alone && !raft.is_initialized().await? {
-            raft.initialize(BTreeMap::from([(config.id, config.seat)])).await?;
+        let raft = Raft::new(config.id, raft_config, peers, log, machine).await.map_err(Box::new)?;
+        if config.beginning == Beginning::Alone && !raft.is_initialized().await.map_err(Box::new)? {
+            raft.initialize(BTreeMap::from([(config.id, config.seat)])).await.map_err(Box::new)?;
         }
         lead_if_alone(&raft, config.id).await?;
 
@@ -223,7 +225,7 @@ impl<L: Law> Replica<L> {
     /// back.
     pub async fn propose(&self, command: &L::Command) -> Result<L::Reply, ProposeError> {
         let bytes = encode(command)?;
-        if bytes.len() > COMMAND_BYTES_MAX {
+        if bytes.len() > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLarge { bytes: bytes.len() });
         }
         let proposals = self.proposals().clone().ok_or(ProposeError::Stopped)?;
@@ -241,14 +243,14 @@ impl<L: Law> Replica<L> {
         look(&self.inner.shared.read().law)
     }
 
-    /// Commands applied since the farm began.
-    pub fn position(&self) -> u64 {
-        self.inner.shared.read().position
+    /// Commands applied since the farm began: the index of the last one.
+    pub fn last_index(&self) -> u64 {
+        self.inner.shared.read().last_index
     }
 
-    /// The stamp of the last command applied, milliseconds since the Unix epoch.
-    pub fn last_stamp_ms(&self) -> u64 {
-        self.inner.shared.read().now_ms
+    /// The stamp of the last command applied; the beginning of 1970 if there was none.
+    pub fn last_stamp(&self) -> Timestamp {
+        self.inner.shared.read().last_stamp
     }
 
     /// The events from now on. Subscribe first, then look at the state, and nothing is missed.
@@ -296,7 +298,7 @@ impl<L: Law> Drop for Inner<L> {
     }
 }
 
-fn raft_config() -> Result<Arc<Config>, openraft::ConfigError> {
+fn raft_config() -> Result<Arc<Config>, Box<openraft::ConfigError>> {
     let config = Config {
         cluster_name: "barnraise".into(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -320,12 +322,13 @@ async fn lead_if_alone(raft: &Raft, id: NodeId) -> Result<(), OpenError> {
             let voters = state.membership_state.effective().voter_ids();
             (voters.eq([id]), state.server_state == ServerState::Leader)
         })
-        .await?;
+        .await
+        .map_err(Box::new)?;
     if !alone {
         return Ok(());
     }
     if !leads {
-        raft.trigger().elect().await?;
+        raft.trigger().elect().await.map_err(Box::new)?;
     }
     let wait = raft.wait(Some(LEAD_ALONE_WITHIN));
     let ready = wait.metrics(

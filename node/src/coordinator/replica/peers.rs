@@ -10,21 +10,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use openraft::error::{
-    Fatal, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Timeout,
-    Unreachable,
+    Fatal, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{OptionalSend, RPCTypes, Vote};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tokio::sync::Mutex;
 
-use super::types::{
-    CodecError, NodeId, Raft, Seat, Snapshot, SnapshotImage, SnapshotMeta, Types, decode, encode,
-};
+use super::types::{CodecError, NodeId, Raft, Seat, Snapshot, SnapshotImage, SnapshotMeta, Types, decode, encode};
 
 /// Largest call or answer, in bytes.
 pub const CALL_BYTES_MAX: usize = 8 << 20;
@@ -34,11 +29,8 @@ const PART_BYTES: usize = 1 << 20;
 const IMAGE_BYTES_MAX: u64 = 1 << 30;
 
 /// Carries a call to the coordinator `NodeId` at `Seat` and its answer back, within the duration.
-pub type Carry = Arc<
-    dyn Fn(NodeId, Seat, Vec<u8>, Duration) -> BoxFuture<'static, Result<Vec<u8>, CarryError>>
-        + Send
-        + Sync,
->;
+pub type Carry =
+    Arc<dyn Fn(NodeId, Seat, Vec<u8>, Duration) -> BoxFuture<'static, Result<Vec<u8>, CarryError>> + Send + Sync>;
 
 /// Why no answer came.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,12 +109,7 @@ struct Arriving {
 }
 
 /// Answers a call from another coordinator.
-pub(super) async fn answer(
-    raft: &Raft,
-    own: NodeId,
-    incoming: &Incoming,
-    call: &[u8],
-) -> Result<Vec<u8>, AnswerError> {
+pub(super) async fn answer(raft: &Raft, own: NodeId, incoming: &Incoming, call: &[u8]) -> Result<Vec<u8>, AnswerError> {
     let Envelope { target, call } = decode(call)?;
     if target != own {
         return Err(AnswerError::NotForUs { target });

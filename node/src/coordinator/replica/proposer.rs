@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use openraft::error::{ClientWriteError, RaftError};
+use protocol::farm::command::{LawVersion, MAX_COMMAND_BYTES};
+use protocol::time::Timestamp;
 use serde_bytes::ByteBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,8 +15,6 @@ use super::law::Law;
 use super::machine::Shared;
 use super::types::{Batch, CodecError, NodeId, Raft, Seat, Stamped};
 
-/// Largest encoding of one command, in bytes; larger things are blobs named by digest.
-pub const COMMAND_BYTES_MAX: usize = 16 << 10;
 /// Commands that one entry takes.
 const BATCH_COMMANDS_MAX: usize = 256;
 /// Bytes after which an entry takes no further command.
@@ -22,14 +22,14 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Proposals that may wait before proposers wait for room.
 pub(super) const WAITING_MAX: usize = 1024;
 
-/// The proposer's clock: milliseconds since the Unix epoch.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// The proposer's clock.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Why a command was not answered. The law's own refusals are replies, not errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// The command is larger than [`COMMAND_BYTES_MAX`]. It was not proposed.
-    #[error("a command of {bytes} bytes is larger than {COMMAND_BYTES_MAX}")]
+    /// The command is larger than [`MAX_COMMAND_BYTES`]. It was not proposed.
+    #[error("a command of {bytes} bytes is larger than {MAX_COMMAND_BYTES}")]
     TooLarge {
         /// Size of its encoding.
         bytes: usize,
@@ -65,7 +65,7 @@ pub(super) async fn run<L: Law>(
     mut proposals: mpsc::Receiver<Proposal>,
 ) {
     // The last stamp given. The state's may be behind it while an entry is on its way.
-    let mut stamp_ms = 0;
+    let mut stamp = Timestamp::EPOCH;
     while let Some(first) = proposals.recv().await {
         let mut bytes = first.command.len();
         let mut waiting = vec![first];
@@ -76,17 +76,15 @@ pub(super) async fn run<L: Law>(
             bytes += next.command.len();
             waiting.push(next);
         }
-        stamp_ms = clock().max(stamp_ms).max(shared.read().now_ms);
-        propose(&raft, stamp_ms, L::NEWEST, waiting).await;
+        stamp = clock().max(stamp).max(shared.read().last_stamp);
+        propose(&raft, stamp, L::NEWEST, waiting).await;
     }
 }
 
 /// Proposes one entry and answers everybody in it.
-async fn propose(raft: &Raft, now_ms: u64, law_version: u16, waiting: Vec<Proposal>) {
-    let (commands, answers): (Vec<_>, Vec<_>) = waiting
-        .into_iter()
-        .map(|Proposal { command, answer }| (Stamped { now_ms, law_version, command }, answer))
-        .unzip();
+async fn propose(raft: &Raft, now: Timestamp, law_version: LawVersion, waiting: Vec<Proposal>) {
+    let (commands, answers): (Vec<_>, Vec<_>) =
+        waiting.into_iter().map(|Proposal { command, answer }| (Stamped { now, law_version, command }, answer)).unzip();
     let result = match raft.client_write(Batch { commands }).await {
         Ok(written) => Ok(written.data.0),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {

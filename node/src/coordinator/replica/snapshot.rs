@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -71,17 +72,16 @@ impl SnapshotError {
 pub(super) struct Header {
     pub(super) meta: SnapshotMeta,
     /// Commands applied since the farm began.
-    pub(super) position: u64,
+    pub(super) last_index: u64,
     /// Stamp of the last of them.
-    pub(super) now_ms: u64,
+    pub(super) last_stamp: Timestamp,
 }
 
 /// Packs `header` and the law's bytes.
 pub(super) fn pack(header: &Header, law: &[u8]) -> Result<SnapshotImage, SnapshotError> {
     let packing = || SnapshotError::io("pack a snapshot");
     let header = encode(header)?;
-    let mut packer =
-        zstd::stream::Encoder::new(MAGIC.to_vec(), COMPRESSION_LEVEL).map_err(packing())?;
+    let mut packer = zstd::stream::Encoder::new(MAGIC.to_vec(), COMPRESSION_LEVEL).map_err(packing())?;
     let length = u32::try_from(header.len()).map_err(|_| SnapshotError::Damaged("long header".into()))?;
     packer.write_all(&length.to_le_bytes()).map_err(packing())?;
     packer.write_all(&header).map_err(packing())?;
@@ -95,8 +95,7 @@ pub(super) fn pack(header: &Header, law: &[u8]) -> Result<SnapshotImage, Snapsho
 /// Unpacks header and law's bytes, all checked against the digest.
 pub(super) fn unpack(image: &SnapshotImage) -> Result<(Header, Vec<u8>), SnapshotError> {
     let damaged = |why: &str| SnapshotError::Damaged(why.into());
-    let (body, digest) =
-        image.0.split_last_chunk::<DIGEST_BYTES>().ok_or_else(|| damaged("it is cut short"))?;
+    let (body, digest) = image.0.split_last_chunk::<DIGEST_BYTES>().ok_or_else(|| damaged("it is cut short"))?;
     if Sha256::digest(body)[..] != digest[..] {
         return Err(damaged("its digest does not match"));
     }
@@ -165,8 +164,7 @@ impl SnapshotStore {
 
     /// The newest whole snapshot.
     pub(super) fn load(&self) -> Result<Option<(SnapshotMeta, SnapshotImage)>, SnapshotError> {
-        let record: Option<Record> =
-            self.records.get(CURRENT)?.map(|bytes| decode(&bytes)).transpose()?;
+        let record: Option<Record> = self.records.get(CURRENT)?.map(|bytes| decode(&bytes)).transpose()?;
         let mut damage = None;
         for (name, path) in self.list()?.into_iter().rev() {
             let bytes: Arc<[u8]> = fs::read(&path).map_err(SnapshotError::io("read a snapshot"))?.into();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use openraft::testing::{StoreBuilder, Suite};
+use protocol::farm::command::LawVersion;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -37,18 +38,18 @@ fn say(number: u64) -> Say {
 }
 
 impl Law for Tally {
-    const NEWEST: u16 = 1;
+    const NEWEST: LawVersion = LawVersion(1);
     type Command = Say;
     type Reply = Result<u64, String>;
     type Event = u64;
 
-    fn apply(&mut self, position: u64, now_ms: u64, command: Say) -> (Self::Reply, Vec<u64>) {
+    fn apply(&mut self, index: u64, now: Timestamp, command: Say) -> (Self::Reply, Vec<u64>) {
         if self.said.contains_key(&command.number) {
             return (Err(format!("{} was said before", command.number)), vec![]);
         }
-        self.said.insert(command.number, position);
-        self.stamps.push(now_ms);
-        (Ok(position), vec![command.number, command.number + 1_000_000])
+        self.said.insert(command.number, index);
+        self.stamps.push(now.as_millis());
+        (Ok(index), vec![command.number, command.number + 1_000_000])
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -67,7 +68,7 @@ fn records() -> sled::Tree {
 fn wall_clock() -> Clock {
     Arc::new(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        u64::try_from(now.as_millis()).unwrap()
+        Timestamp::from_millis(u64::try_from(now.as_millis()).unwrap())
     })
 }
 
@@ -154,12 +155,12 @@ async fn the_laws_refusal_is_a_reply_and_a_large_command_is_not_proposed() {
     assert_eq!(replica.propose(&say(7)).await.unwrap(), Ok(1));
     assert_eq!(replica.propose(&say(7)).await.unwrap(), Err("7 was said before".into()));
     let largest = |padding: usize| Say { number: 8, padding: "x".repeat(padding) };
-    let overhead = encode(&largest(COMMAND_BYTES_MAX - 100)).unwrap().len() - (COMMAND_BYTES_MAX - 100);
-    let fits = COMMAND_BYTES_MAX - overhead;
+    let overhead = encode(&largest(MAX_COMMAND_BYTES - 100)).unwrap().len() - (MAX_COMMAND_BYTES - 100);
+    let fits = MAX_COMMAND_BYTES - overhead;
     let refused = replica.propose(&largest(fits + 1)).await;
-    assert_eq!(refused, Err(ProposeError::TooLarge { bytes: COMMAND_BYTES_MAX + 1 }));
+    assert_eq!(refused, Err(ProposeError::TooLarge { bytes: MAX_COMMAND_BYTES + 1 }));
     assert_eq!(replica.propose(&largest(fits)).await.unwrap(), Ok(3));
-    assert_eq!(replica.position(), 3);
+    assert_eq!(replica.last_index(), 3);
 }
 
 #[tokio::test]
@@ -170,10 +171,10 @@ async fn events_come_in_order_and_a_slow_reader_starts_over() {
     for number in 1..=5 {
         replica.propose(&say(number)).await.unwrap().unwrap();
     }
-    for position in 1..=5 {
-        for (n, event) in [(0, position), (1, position + 1_000_000)] {
+    for index in 1..=5 {
+        for (n, event) in [(0, index), (1, index + 1_000_000)] {
             let told = timeout(DEADLINE, reader.next()).await.unwrap();
-            assert_eq!(told, Some(Told::Event(Happened { position, n, event })));
+            assert_eq!(told, Some(Told::Event(Happened { index, n, event })));
         }
     }
     for number in 6..=70 {
@@ -201,15 +202,15 @@ async fn stamps_never_run_backwards() {
     let home = tempfile::tempdir().unwrap();
     let records = records();
     let times = Arc::new(RwLock::new(vec![900, 100, 2_000, 500]));
-    let clock: Clock = Arc::new(move || times.write().unwrap().pop().unwrap());
+    let clock: Clock = Arc::new(move || Timestamp::from_millis(times.write().unwrap().pop().unwrap()));
     for expected in [vec![500, 2_000], vec![500, 2_000, 2_000, 2_000]] {
         let config = ReplicaConfig { clock: clock.clone(), ..alone(home.path(), records.clone()) };
         let replica = Replica::<Tally>::open(config).await.unwrap();
         for _ in 0..2 {
-            replica.propose(&say(replica.position())).await.unwrap().unwrap();
+            replica.propose(&say(replica.last_index())).await.unwrap().unwrap();
         }
         assert_eq!(replica.read(|tally| tally.stamps.clone()), expected);
-        assert_eq!(replica.last_stamp_ms(), 2_000);
+        assert_eq!(replica.last_stamp(), Timestamp::from_millis(2_000));
         replica.close().await.unwrap();
     }
 }
@@ -244,7 +245,7 @@ async fn a_snapshot_and_the_log_behind_it_give_the_state_again() {
     for records in [records, self::records()] {
         let replica = Replica::<Tally>::open(alone(home.path(), records)).await.unwrap();
         assert_eq!(said(&replica), (1..=last).collect::<Vec<_>>());
-        assert_eq!(replica.position(), last);
+        assert_eq!(replica.last_index(), last);
         replica.close().await.unwrap();
     }
 }
@@ -274,7 +275,7 @@ async fn an_entry_of_a_newer_law_stops_the_replica() {
     let records = records();
     let replica = Replica::<Tally>::open(alone(home.path(), records.clone())).await.unwrap();
     let command = ByteBuf::from(encode(&say(1)).unwrap());
-    let stamped = Stamped { now_ms: 0, law_version: 2, command };
+    let stamped = Stamped { now: Timestamp::EPOCH, law_version: LawVersion(2), command };
     let written = replica.inner.raft.client_write(Batch { commands: vec![stamped] }).await;
     assert!(matches!(written, Err(RaftError::Fatal(_))));
     assert_eq!(replica.propose(&say(2)).await, Err(ProposeError::Stopped));
@@ -327,7 +328,7 @@ async fn what_was_answered_survives_kill_9() {
 
 async fn say_until_killed(home: &Path) {
     let replica = Replica::<Tally>::open(alone(home, records())).await.unwrap();
-    let next = Arc::new(AtomicU64::new(replica.position() + 1_000));
+    let next = Arc::new(AtomicU64::new(replica.last_index() + 1_000));
     let saying = (0..16).map(|_| {
         let (replica, next) = (replica.clone(), next.clone());
         tokio::spawn(async move {
@@ -359,9 +360,25 @@ fn through(group: &Group) -> Carry {
     })
 }
 
+/// Says `number` at whichever of them leads, as often as it takes: who leads may change.
+async fn say_at_leader(replicas: &[&Replica<Tally>], number: u64) {
+    let begun = Instant::now();
+    loop {
+        for replica in replicas {
+            match replica.propose(&say(number)).await {
+                Ok(_) => return,
+                Err(error) => assert!(matches!(error, ProposeError::NotLeader { .. }), "{error}"),
+            }
+        }
+        assert!(begun.elapsed() < DEADLINE, "nobody leads");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_coordinators_agree_and_one_may_fall() {
     let home = tempfile::tempdir().unwrap();
+    let folder = |id: NodeId| home.path().join(id.to_string());
     let group = Group::default();
     let open = async |id: NodeId, beginning| {
         let config = ReplicaConfig {
@@ -369,44 +386,64 @@ async fn three_coordinators_agree_and_one_may_fall() {
             seat: Seat { peer_id: id.to_string() },
             beginning,
             carry: through(&group),
-            ..alone(&home.path().join(id.to_string()), records())
+            ..alone(&folder(id), records())
         };
         let replica = Replica::<Tally>::open(config).await.unwrap();
         group.write().unwrap().insert(id, replica.clone());
         replica
     };
     let one = open(1, Beginning::Alone).await;
-    // More than the log keeps behind a snapshot, so that the others begin with the snapshot.
-    for number in 1..=1_200 {
-        one.propose(&say(number)).await.unwrap().unwrap();
-    }
-    one.inner.raft.trigger().snapshot().await.unwrap();
-    until("a snapshot", || !snapshots(&home.path().join("1")).is_empty()).await;
-    until("a purged log", || one.inner.raft.metrics().borrow().purged.is_some()).await;
+    say_and_purge(&one, &folder(1)).await;
 
     let (two, three) = (open(2, Beginning::Invited).await, open(3, Beginning::Invited).await);
     for id in [2, 3] {
         one.inner.raft.add_learner(id, Seat { peer_id: id.to_string() }, true).await.unwrap();
     }
     one.inner.raft.change_membership([1, 2, 3], false).await.unwrap();
-    say_all(&one, 1_201..=1_260, 0).await;
-    until("all three agree", || {
-        said(&two) == said(&one) && said(&three) == said(&one) && said(&one).len() == 1_260
-    })
-    .await;
-    let elsewhere = two.propose(&say(0)).await;
-    let leader = Some((1, Seat { peer_id: "1".into() }));
-    assert_eq!(elsewhere, Err(ProposeError::NotLeader { leader }));
+    for number in 1_201..=1_230 {
+        say_at_leader(&[&one, &two, &three], number).await;
+    }
+    let everything: Vec<u64> = (1..=1_230).collect();
+    until("all three agree", || [&one, &two, &three].iter().all(|replica| said(replica) == everything)).await;
+    assert_eq!((snapshots(&folder(2)).len(), snapshots(&folder(3)).len()), (1, 1), "they began with a snapshot");
 
     group.write().unwrap().remove(&1);
     one.close().await.unwrap();
-    until("another leads", || two.leader().is_some_and(|id| id != 1)).await;
-    let leader = if two.leader() == Some(2) { &two } else { &three };
-    leader.propose(&say(9_999)).await.unwrap().unwrap();
+    say_at_leader(&[&two, &three], 9_999).await;
     until("both have it", || said(&two).contains(&9_999) && said(&three).contains(&9_999)).await;
-    assert_eq!(two.read(encode).unwrap(), three.read(encode).unwrap());
+    assert_eq!(two.read(Tally::snapshot), three.read(Tally::snapshot));
+    let follower = if two.leader() == Some(2) { &three } else { &two };
+    let elsewhere = follower.propose(&say(0)).await;
+    assert!(matches!(elsewhere, Err(ProposeError::NotLeader { leader: Some(_) })), "{elsewhere:?}");
     two.close().await.unwrap();
     three.close().await.unwrap();
+}
+
+/// Says 1 to 1200, more entries than the log keeps behind a snapshot, and makes one.
+async fn say_and_purge(replica: &Replica<Tally>, home: &Path) {
+    for number in 1..=1_200 {
+        replica.propose(&say(number)).await.unwrap().unwrap();
+    }
+    replica.inner.raft.trigger().snapshot().await.unwrap();
+    until("a snapshot", || !snapshots(home).is_empty()).await;
+    until("a purged log", || replica.inner.raft.metrics().borrow().purged.is_some()).await;
+}
+
+#[tokio::test]
+async fn a_purged_log_needs_its_snapshot() {
+    let home = tempfile::tempdir().unwrap();
+    let records = records();
+    let replica = Replica::<Tally>::open(alone(home.path(), records.clone())).await.unwrap();
+    say_and_purge(&replica, home.path()).await;
+    replica.close().await.unwrap();
+    let replica = Replica::<Tally>::open(alone(home.path(), records)).await.unwrap();
+    assert_eq!(said(&replica), (1..=1_200).collect::<Vec<_>>());
+    replica.close().await.unwrap();
+    for path in snapshots(home.path()) {
+        std::fs::remove_file(path).unwrap();
+    }
+    let opened = Replica::<Tally>::open(alone(home.path(), self::records())).await;
+    assert!(matches!(opened, Err(OpenError::Gap { snapshot: None, .. })), "{opened:?}");
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use protocol::farm::command::LawVersion;
+use protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -48,10 +50,10 @@ pub struct Batch {
 /// A command with what its proposer added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamped {
-    /// The proposer's clock, milliseconds since the Unix epoch; never less than in an earlier command.
-    pub now_ms: u64,
+    /// The proposer's clock; never less than in an earlier command.
+    pub now: Timestamp,
     /// The newest version of the law that the proposer knows.
-    pub law_version: u16,
+    pub law_version: LawVersion,
     /// The command's canonical encoding.
     pub command: ByteBuf,
 }

@@ -47,6 +47,9 @@ pub const ENTRY_BYTES_MAX: usize = record::PAYLOAD_BYTES_MAX - 8;
 /// Operations that may wait for the writer before callers wait for room.
 const QUEUE_OPERATIONS_MAX: usize = 256;
 
+/// An entry: its index and its payload.
+pub type Entry = (u64, Arc<[u8]>);
+
 /// How a log is kept.
 #[derive(Clone, Debug)]
 pub struct WalConfig {
@@ -170,21 +173,13 @@ impl Wal {
         }
         let vote = vote::read(folder)?;
         let mut recovery = recover::recover(folder, config, &syncs)?;
-        let recovered =
-            Recovered { entries: recovery.index.range(), vote, repair: recovery.repair.take() };
+        let recovered = Recovered { entries: recovery.index.range(), vote, repair: recovery.repair.take() };
 
         let index = std::mem::take(&mut recovery.index);
         let frontier = index.frontier().clone();
         let shared = Arc::new(Shared { index: Mutex::new(index), syncs });
         let (operations, queue) = mpsc::channel(QUEUE_OPERATIONS_MAX);
-        let writer = Writer::new(
-            folder.to_owned(),
-            config.segment_bytes,
-            shared.clone(),
-            queue,
-            recovery,
-            frontier,
-        );
+        let writer = Writer::new(folder.to_owned(), config.segment_bytes, shared.clone(), queue, recovery, frontier);
         let writer = thread::Builder::new()
             .name("wal".into())
             .spawn(move || writer.run())
@@ -204,7 +199,7 @@ impl Wal {
     /// error nothing is appended and `done` is dropped.
     pub async fn append(
         &self,
-        entries: Vec<(u64, Arc<[u8]>)>,
+        entries: Vec<Entry>,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
     ) -> Result<(), WalError> {
         if let Some((_, payload)) = entries.iter().find(|(_, payload)| payload.len() > ENTRY_BYTES_MAX) {
@@ -284,7 +279,7 @@ impl Wal {
 
     /// The entries held within `range`, in order, but none after the first that takes the sum of their
     /// sizes beyond `bytes_max`. Reads from disk what is no longer in memory, so it may block.
-    pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Arc<[u8]>)>, WalError> {
+    pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, WalError> {
         let slots: Vec<(u64, Slot)> = {
             let index = self.inner.shared.index();
             let held = index.range();
@@ -315,7 +310,7 @@ impl Wal {
     }
 
     /// As [`Wal::read`], without a disk; none if an entry asked for is no longer in memory.
-    pub fn read_in_memory(&self, range: Range<u64>, bytes_max: usize) -> Option<Vec<(u64, Arc<[u8]>)>> {
+    pub fn read_in_memory(&self, range: Range<u64>, bytes_max: usize) -> Option<Vec<Entry>> {
         let index = self.inner.shared.index();
         let held = index.range();
         let mut bytes = 0;
@@ -390,10 +385,7 @@ fn answer() -> (writer::Done, oneshot::Receiver<io::Result<()>>) {
     (Box::new(done), answer)
 }
 
-async fn heard(
-    action: &'static str,
-    answer: oneshot::Receiver<io::Result<()>>,
-) -> Result<(), WalError> {
+async fn heard(action: &'static str, answer: oneshot::Receiver<io::Result<()>>) -> Result<(), WalError> {
     match answer.await {
         Ok(result) => result.map_err(|error| WalError::io(action, error)),
         Err(_) => Err(WalError::Closed),

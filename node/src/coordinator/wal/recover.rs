@@ -64,8 +64,7 @@ fn list(folder: &Path) -> Result<Vec<u64>, WalError> {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if name.ends_with(UNFINISHED_SUFFIX) {
-            fs::remove_file(entry.path())
-                .map_err(|error| WalError::io("delete an unfinished file", error))?;
+            fs::remove_file(entry.path()).map_err(|error| WalError::io("delete an unfinished file", error))?;
         } else if let Some(sequence) = segment::sequence_of(name) {
             sequences.push(sequence);
         }
@@ -78,10 +77,7 @@ fn list(folder: &Path) -> Result<Vec<u64>, WalError> {
 /// first, but a file system may make a later deletion durable before an earlier one. Whether they
 /// really were purged is checked by [`Replay::nothing_is_missing`].
 fn split_leftovers(sequences: &mut Vec<u64>) -> Vec<u64> {
-    let live = sequences
-        .windows(2)
-        .rposition(|pair| pair[0] + 1 != pair[1])
-        .map_or(0, |position| position + 1);
+    let live = sequences.windows(2).rposition(|pair| pair[0] + 1 != pair[1]).map_or(0, |position| position + 1);
     let live = sequences.split_off(live);
     std::mem::replace(sequences, live)
 }
@@ -115,20 +111,10 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn segment(
-        &mut self,
-        folder: &Path,
-        sequence: u64,
-        is_last: bool,
-        syncs: &Syncs,
-    ) -> Result<(), WalError> {
+    fn segment(&mut self, folder: &Path, sequence: u64, is_last: bool, syncs: &Syncs) -> Result<(), WalError> {
         let path = segment::path(folder, sequence);
         let bytes = fs::read(&path).map_err(|error| WalError::io("read a segment", error))?;
-        let corrupt = |offset: usize, why: String| WalError::Corrupt {
-            file: path.clone(),
-            offset: offset as u64,
-            why,
-        };
+        let corrupt = |offset: usize, why: String| WalError::Corrupt { file: path.clone(), offset: offset as u64, why };
         let header = Header::decode(&bytes)
             .filter(|header| header.sequence == sequence)
             .ok_or_else(|| corrupt(0, "the segment's header is damaged".into()))?;
@@ -184,8 +170,7 @@ impl<'a> Replay<'a> {
             Record::Frontier(frontier) if frontier == *self.index.frontier() => {}
             Record::Frontier(_) => return Err("the segment does not begin where the last ended".into()),
             Record::Entry { index, .. } => {
-                let location =
-                    Location { segment, offset: found.span.start as u64, length: found.span.len() };
+                let location = Location { segment, offset: found.span.start as u64, length: found.span.len() };
                 self.index.append(index, Slot::Stored(location)).map_err(|gap| gap.to_string())?;
                 *highest = (*highest).max(Some(index));
             }
@@ -204,11 +189,7 @@ impl<'a> Replay<'a> {
             syncs.data(&file)
         };
         cut().map_err(|error| WalError::io("cut a torn write off", error))?;
-        let repair = Repair {
-            file: PathBuf::from(path),
-            offset: keep as u64,
-            bytes_cut: (length - keep) as u64,
-        };
+        let repair = Repair { file: PathBuf::from(path), offset: keep as u64, bytes_cut: (length - keep) as u64 };
         tracing::warn!(?repair, "the last write was torn by a crash; it had not been acknowledged");
         self.repair = Some(repair);
         Ok(())

@@ -43,8 +43,7 @@ impl Syncs {
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<File> {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(UNFINISHED_SUFFIX);
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&unfinished)?;
+        let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&unfinished)?;
         file.write_all(bytes)?;
         self.data(&file)?;
         fs::rename(&unfinished, path)?;
@@ -161,14 +160,13 @@ impl SegmentReader {
     pub(super) fn entry(&self, index: u64, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, offset)?;
-        let found = record::decode(&bytes, 0, self.salt)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let found =
+            record::decode(&bytes, 0, self.salt).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         match found.record {
             Record::Entry { index: at, payload } if at == index => Ok(payload.to_vec()),
-            other => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("expected entry {index}, found {other:?}"),
-            )),
+            other => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, format!("expected entry {index}, found {other:?}")))
+            }
         }
     }
 }

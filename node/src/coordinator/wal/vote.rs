@@ -34,7 +34,5 @@ pub(super) fn read(folder: &Path) -> Result<Option<Vec<u8>>, WalError> {
         let vote = body.strip_prefix(&MAGIC)?;
         (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then(|| vote.to_vec())
     };
-    whole()
-        .map(Some)
-        .ok_or_else(|| WalError::Corrupt { file: path, offset: 0, why: "the vote is damaged".into() })
+    whole().map(Some).ok_or_else(|| WalError::Corrupt { file: path, offset: 0, why: "the vote is damaged".into() })
 }

@@ -15,7 +15,7 @@ use super::index::Location;
 use super::record::{Frontier, Place, Record};
 use super::recover::{Recovery, Sealed};
 use super::segment::{self, Segment};
-use super::{Shared, vote};
+use super::{Entry, Shared, vote};
 
 /// Told when the operation is on disk, or why it is not.
 pub(super) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -29,7 +29,7 @@ const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// One thing to write.
 pub(super) enum Operation {
-    Append { entries: Vec<(u64, Arc<[u8]>)>, done: Done },
+    Append { entries: Vec<Entry>, done: Done },
     Truncate { since: u64, done: Done },
     Purge { upto: u64, marker: Vec<u8>, done: Done },
     Vote { vote: Vec<u8>, done: Done },
@@ -109,9 +109,7 @@ impl Writer {
 
     /// Writes `operations` as one batch with one sync, then answers each of them.
     fn write(&mut self, operations: Vec<Operation>) {
-        let result = self.healthy().and_then(|()| {
-            self.write_batch(&operations).map_err(|error| self.fail(error))
-        });
+        let result = self.healthy().and_then(|()| self.write_batch(&operations).map_err(|error| self.fail(error)));
         for operation in operations {
             let (Operation::Append { done, .. }
             | Operation::Truncate { done, .. }
@@ -195,13 +193,7 @@ impl Writer {
     fn roll(&mut self) -> io::Result<()> {
         self.batch += 1;
         let sequence = self.segment.sequence() + 1;
-        let next = Segment::create(
-            &self.folder,
-            sequence,
-            self.batch,
-            self.frontier.clone(),
-            &self.shared.syncs,
-        )?;
+        let next = Segment::create(&self.folder, sequence, self.batch, self.frontier.clone(), &self.shared.syncs)?;
         let sealed = std::mem::replace(&mut self.segment, next);
         self.sealed.push_back(Sealed { sequence: sealed.sequence(), highest: self.highest.take() });
         Ok(())
