@@ -2,7 +2,9 @@
 //!
 //! The state lives in memory. It is rebuilt at start from the newest snapshot and the log behind it.
 
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -35,6 +37,10 @@ pub enum ApplyError {
         /// Newest version known here.
         known: LawVersion,
     },
+    /// The law panicked: a fault of this program. The state may hold a part of the entry; opened again,
+    /// the replica starts from what is on disk.
+    #[error("the law panicked: {0}")]
+    Panicked(String),
     /// The entry is not what was proposed, or not what this program understands.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -120,11 +126,11 @@ pub(super) struct Shared<L: Law> {
 impl<L: Law> Shared<L> {
     /// Held for memory operations only.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State<L>> {
-        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State<L>> {
-        self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, State<L>> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -162,12 +168,14 @@ impl<L: Law> Machine<L> {
             commands.push((stamped.now, decode(&stamped.command)?));
         }
         let mut happened = Vec::new();
-        let (replies, due) = {
+        // A panic that ended only openraft's own thread of work would leave proposers waiting for ever.
+        let applied = catch_unwind(AssertUnwindSafe(|| {
             let mut state = self.shared.write();
             let replies = state.apply(commands, &mut happened);
             state.applied = Some(log_id);
             (replies, state.snapshot_pays(bytes))
-        };
+        }));
+        let (replies, due) = applied.map_err(|panic| ApplyError::Panicked(words(panic.as_ref())))?;
         for event in happened {
             // Without readers there is nobody to tell.
             let _ = self.shared.events.send(Told::Event(event));
@@ -271,6 +279,12 @@ impl<L: Law> RaftStateMachine<Types> for Machine<L> {
             .map_err(|error| StorageIoError::read_snapshot(None, &error))?;
         Ok(loaded.map(|(meta, image)| Snapshot { meta, snapshot: Box::new(image) }))
     }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 /// Packs and saves a snapshot whose bytes were taken already, while commands are applied again.

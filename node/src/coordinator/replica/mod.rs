@@ -183,9 +183,10 @@ impl<L: Law> Replica<L> {
         let (folder, records) = (config.folder.clone(), config.records.clone());
         let (wal_config, events_kept) = (config.wal.clone(), config.events_kept);
         let opening = spawn_blocking(move || -> Result<_, OpenError> {
+            // First the log: it is locked against a second process.
+            let (wal, recovered) = Wal::open(&folder.join("log"), &wal_config)?;
             let snapshots = SnapshotStore::open(folder.join("snapshots"), records)?;
             let machine = Machine::<L>::open(snapshots, events_kept)?;
-            let (wal, recovered) = Wal::open(&folder.join("log"), &wal_config)?;
             let snapshot = machine.shared().read().applied.map(|log_id| log_id.index);
             if let Some((purged, _)) = wal.purged().filter(|(purged, _)| Some(*purged) > snapshot) {
                 return Err(OpenError::Gap { purged, snapshot });
@@ -279,8 +280,8 @@ impl<L: Law> Replica<L> {
         self.inner.repair.as_ref()
     }
 
-    /// Stops. Proposals that were not answered yet end with [`ProposeError::Stopped`]; log and folder
-    /// are free when this returns.
+    /// Stops. Proposals that were not answered yet end with [`ProposeError::Stopped`]. The folder is free
+    /// when this returns; in a larger group, as soon as calls to other coordinators have ended too.
     pub async fn close(&self) -> Result<(), OpenError> {
         self.proposals().take();
         self.inner.snapshots.abort();

@@ -19,6 +19,8 @@ use protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::coordinator::wal::Syncs;
+
 use super::types::{CodecError, SnapshotImage, SnapshotMeta, decode, encode};
 
 const MAGIC: [u8; 8] = *b"barnsnp1";
@@ -130,7 +132,7 @@ pub(super) struct SnapshotStore {
 impl SnapshotStore {
     /// `folder` is made if it is not there.
     pub(super) fn open(folder: PathBuf, records: sled::Tree) -> Result<Self, SnapshotError> {
-        fs::create_dir_all(&folder).map_err(SnapshotError::io("make the snapshots' folder"))?;
+        Syncs::default().make_folder(&folder).map_err(SnapshotError::io("make the snapshots' folder"))?;
         Ok(Self { folder, records })
     }
 

@@ -27,6 +27,9 @@ struct Tally {
     stamps: Vec<u64>,
 }
 
+/// The law panics at it.
+const FORBIDDEN: u64 = u64::MAX;
+
 #[derive(Serialize, Deserialize)]
 struct Say {
     number: u64,
@@ -44,6 +47,7 @@ impl Law for Tally {
     type Event = u64;
 
     fn apply(&mut self, index: u64, now: Timestamp, command: Say) -> (Self::Reply, Vec<u64>) {
+        assert_ne!(command.number, FORBIDDEN, "a fault of the law");
         if self.said.contains_key(&command.number) {
             return (Err(format!("{} was said before", command.number)), vec![]);
         }
@@ -282,6 +286,17 @@ async fn an_entry_of_a_newer_law_stops_the_replica() {
     assert!(replica.close().await.is_ok());
     let opened = timeout(DEADLINE, Replica::<Tally>::open(alone(home.path(), records))).await.unwrap();
     assert!(opened.is_err(), "it does not start without the entry either");
+}
+
+#[tokio::test]
+async fn a_panic_of_the_law_stops_the_replica_and_leaves_nobody_waiting() {
+    let home = tempfile::tempdir().unwrap();
+    let replica = Replica::<Tally>::open(alone(home.path(), records())).await.unwrap();
+    replica.propose(&say(1)).await.unwrap().unwrap();
+    let said = timeout(DEADLINE, replica.propose(&say(FORBIDDEN))).await.unwrap();
+    assert_eq!(said, Err(ProposeError::Stopped));
+    assert_eq!(timeout(DEADLINE, replica.propose(&say(2))).await.unwrap(), Err(ProposeError::Stopped));
+    assert!(replica.close().await.is_ok());
 }
 
 /// What the killed process leaves is the work of the same test, run as a child of its own.

@@ -26,7 +26,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -165,12 +165,9 @@ impl Shared {
 impl Wal {
     /// Opens the log in `folder`, made if it is not there, and starts its writer. Blocks on the disk.
     pub fn open(folder: &Path, config: &WalConfig) -> Result<(Self, Recovered), WalError> {
-        fs::create_dir_all(folder).map_err(|error| WalError::io("make the log's folder", error))?;
-        let lock = lock(folder)?;
         let syncs = Arc::new(Syncs::default());
-        if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            syncs.folder(parent).map_err(|error| WalError::io("sync the log's folder", error))?;
-        }
+        syncs.make_folder(folder).map_err(|error| WalError::io("make the log's folder", error))?;
+        let lock = lock(folder)?;
         let vote = vote::read(folder)?;
         let mut recovery = recover::recover(folder, config, &syncs)?;
         let recovered = Recovered { entries: recovery.index.range(), vote, repair: recovery.repair.take() };

@@ -39,6 +39,17 @@ impl Syncs {
         File::open(folder)?.sync_all()
     }
 
+    /// Makes `folder` and what is missing above it; durable when it returns.
+    pub(in crate::coordinator) fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.make_folder(parent)?;
+        fs::create_dir(folder)?;
+        self.folder(parent)
+    }
+
     /// Puts `bytes` under `path` so that after a crash the file is either the old one or the new one.
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<File> {
         let mut unfinished = path.as_os_str().to_owned();

@@ -1,6 +1,7 @@
 //! The log against crashes: torn at every byte, bits flipped, files missing, compared with a model.
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc as std_mpsc;
 
