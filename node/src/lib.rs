@@ -9,6 +9,7 @@ pub mod chance;
 pub mod clock;
 pub mod coordinators;
 pub mod hearsay;
+pub mod coordinator;
 pub mod home;
 pub mod network;
 pub mod shutdown;

@@ -1,0 +1,4 @@
+//! The coordinator: what the farm agreed on, kept safely, and told to those who wait for it.
+
+pub mod replica;
+pub mod wal;

@@ -1,0 +1,223 @@
+//! Snapshots of the state: how they look and where they lie.
+//!
+//! ```text
+//! barnsnp1 | zstd( length u32 | header as CBOR | the law's own bytes ) | SHA-256 of all before
+//! ```
+//!
+//! A snapshot is a file of its own, `0000000000001388-3f9a….snapshot` (last log index and digest), made
+//! under a temporary name, synced, renamed, and the folder synced, before the log is purged. sled holds
+//! only which file is current, with its digest and size: its values are best kept small, and its `flush`
+//! does not promise to outlive a power cut. So the file is the truth, and sled's record is checked
+//! against it: a file that the record names and that is gone or damaged, with none newer, is an error.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use protocol::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::coordinator::wal::Syncs;
+
+use super::types::{CodecError, SnapshotImage, SnapshotMeta, decode, encode};
+
+const MAGIC: [u8; 8] = *b"barnsnp1";
+const DIGEST_BYTES: usize = 32;
+const SUFFIX: &str = "snapshot";
+const UNFINISHED_SUFFIX: &str = "new";
+/// Key of the record in sled.
+const CURRENT: &str = "current";
+
+/// Largest state that is unpacked, in bytes; far above what a farm holds, it stops a hostile image.
+const STATE_BYTES_MAX: u64 = 4 << 30;
+/// Fast rather than small: a snapshot is rewritten soon.
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// Why a snapshot cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The file system refused.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The bytes are not a whole snapshot.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(String),
+    /// sled names a snapshot that is not there whole, and there is none newer.
+    #[error("the snapshot {name} is missing or damaged")]
+    Lost {
+        /// Its file name.
+        name: String,
+    },
+    /// The database failed.
+    #[error("the snapshot's record cannot be kept: {0}")]
+    Record(#[from] sled::Error),
+    /// Our own words could not be encoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+impl SnapshotError {
+    fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, source }
+    }
+}
+
+/// What a snapshot says besides the law's own bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) meta: SnapshotMeta,
+    /// Commands applied since the farm began.
+    pub(super) last_index: u64,
+    /// Stamp of the last of them.
+    pub(super) last_stamp: Timestamp,
+}
+
+/// Packs `header` and the law's bytes.
+pub(super) fn pack(header: &Header, law: &[u8]) -> Result<SnapshotImage, SnapshotError> {
+    let packing = || SnapshotError::io("pack a snapshot");
+    let header = encode(header)?;
+    let mut packer = zstd::stream::Encoder::new(MAGIC.to_vec(), COMPRESSION_LEVEL).map_err(packing())?;
+    let length = u32::try_from(header.len()).map_err(|_| SnapshotError::Damaged("long header".into()))?;
+    packer.write_all(&length.to_le_bytes()).map_err(packing())?;
+    packer.write_all(&header).map_err(packing())?;
+    packer.write_all(law).map_err(packing())?;
+    let mut bytes = packer.finish().map_err(packing())?;
+    let digest = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&digest);
+    Ok(SnapshotImage(bytes.into()))
+}
+
+/// Unpacks header and law's bytes, all checked against the digest.
+pub(super) fn unpack(image: &SnapshotImage) -> Result<(Header, Vec<u8>), SnapshotError> {
+    let damaged = |why: &str| SnapshotError::Damaged(why.into());
+    let (body, digest) = image.0.split_last_chunk::<DIGEST_BYTES>().ok_or_else(|| damaged("it is cut short"))?;
+    if Sha256::digest(body)[..] != digest[..] {
+        return Err(damaged("its digest does not match"));
+    }
+    let packed = body.strip_prefix(&MAGIC).ok_or_else(|| damaged("it is of another format"))?;
+    let mut bytes = Vec::new();
+    zstd::stream::Decoder::new(packed)
+        .and_then(|unpacker| unpacker.take(STATE_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|error| damaged(&error.to_string()))?;
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("it has no header"))?;
+    let (header, law) = rest
+        .split_at_checked(u32::from_le_bytes(*length) as usize)
+        .ok_or_else(|| damaged("its header is cut short"))?;
+    Ok((decode(header)?, law.to_vec()))
+}
+
+/// Which file is current, as sled remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    name: String,
+    last_index: Option<u64>,
+    digest: [u8; DIGEST_BYTES],
+    bytes: u64,
+}
+
+/// The snapshots of one coordinator: one current file, and its record. Blocks on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct SnapshotStore {
+    folder: PathBuf,
+    records: sled::Tree,
+}
+
+impl SnapshotStore {
+    /// `folder` is made if it is not there.
+    pub(super) fn open(folder: PathBuf, records: sled::Tree) -> Result<Self, SnapshotError> {
+        Syncs::default().make_folder(&folder).map_err(SnapshotError::io("make the snapshots' folder"))?;
+        Ok(Self { folder, records })
+    }
+
+    /// Keeps `image` and forgets older ones; it is on disk when this returns.
+    pub(super) fn save(&self, meta: &SnapshotMeta, image: &SnapshotImage) -> Result<(), SnapshotError> {
+        let record = Record {
+            name: name(meta, image),
+            last_index: meta.last_log_id.map(|log_id| log_id.index),
+            digest: Sha256::digest(&image.0).into(),
+            bytes: image.0.len() as u64,
+        };
+        let path = self.folder.join(&record.name);
+        let unfinished = path.with_extension(UNFINISHED_SUFFIX);
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&unfinished)?;
+            file.write_all(&image.0)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(SnapshotError::io("write a snapshot"))?;
+        self.records.insert(CURRENT, encode(&record)?)?;
+        self.records.flush()?;
+        for (_, older) in self.list()? {
+            if older != path {
+                fs::remove_file(older).map_err(SnapshotError::io("delete an old snapshot"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest whole snapshot.
+    pub(super) fn load(&self) -> Result<Option<(SnapshotMeta, SnapshotImage)>, SnapshotError> {
+        let record: Option<Record> = self.records.get(CURRENT)?.map(|bytes| decode(&bytes)).transpose()?;
+        let mut damage = None;
+        for (name, path) in self.list()?.into_iter().rev() {
+            let bytes: Arc<[u8]> = fs::read(&path).map_err(SnapshotError::io("read a snapshot"))?.into();
+            let image = SnapshotImage(bytes);
+            match unpack(&image) {
+                Ok((header, _)) => {
+                    let found = header.meta.last_log_id.map(|log_id| log_id.index);
+                    if let Some(record) = record.filter(|record| record.last_index > found) {
+                        return Err(SnapshotError::Lost { name: record.name });
+                    }
+                    return Ok(Some((header.meta, image)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, name, "a snapshot cannot be read");
+                    damage.get_or_insert(error);
+                }
+            }
+        }
+        match (damage, record) {
+            (Some(error), _) => Err(error),
+            (None, Some(record)) => Err(SnapshotError::Lost { name: record.name }),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Names and paths, oldest first. Deletes what was still being written when the process ended.
+    fn list(&self) -> Result<Vec<(String, PathBuf)>, SnapshotError> {
+        let listing = || SnapshotError::io("list the snapshots");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(listing())? {
+            let path = entry.map_err(listing())?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some(UNFINISHED_SUFFIX) => {
+                    fs::remove_file(&path).map_err(SnapshotError::io("delete an unfinished snapshot"))?;
+                }
+                Some(SUFFIX) => found.push((file_name(&path), path)),
+                _ => {}
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+/// Sorts by the last index contained; none sorts first.
+fn name(meta: &SnapshotMeta, image: &SnapshotImage) -> String {
+    let next = meta.last_log_id.map_or(0, |log_id| log_id.index + 1);
+    let digest = Sha256::digest(&image.0);
+    format!("{next:016x}-{:08x}.{SUFFIX}", digest[..].first_chunk().map_or(0, |d| u32::from_be_bytes(*d)))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,248 @@
+//! The one thread that writes the log: takes everything queued, writes it, syncs once, answers all.
+//!
+//! After the first failed write or sync nothing is written any more and every caller is told: what a
+//! disk holds after a failed sync cannot be known, so the log must be opened afresh.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::index::Location;
+use super::record::{Frontier, Place, Record};
+use super::recover::{Recovery, Sealed};
+use super::segment::{self, Segment};
+use super::{Entry, Shared, vote};
+
+/// Told when the operation is on disk, or why it is not.
+pub(super) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Operations that one sync may cover.
+const BATCH_OPERATIONS_MAX: usize = 256;
+/// Payload bytes after which a batch takes no further operation.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// More than the bytes of a record around its payload.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// One thing to write.
+pub(super) enum Operation {
+    Append { entries: Vec<Entry>, done: Done },
+    Truncate { since: u64, done: Done },
+    Purge { upto: u64, marker: Vec<u8>, done: Done },
+    Vote { vote: Vec<u8>, done: Done },
+}
+
+pub(super) struct Writer {
+    folder: PathBuf,
+    segment_bytes: u64,
+    shared: Arc<Shared>,
+    operations: mpsc::Receiver<Operation>,
+    segment: Segment,
+    sealed: VecDeque<Sealed>,
+    highest: Option<u64>,
+    /// The log as far as it is written; what is queued is ahead of it.
+    frontier: Frontier,
+    batch: u64,
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        folder: PathBuf,
+        segment_bytes: u64,
+        shared: Arc<Shared>,
+        operations: mpsc::Receiver<Operation>,
+        recovery: Recovery,
+        frontier: Frontier,
+    ) -> Self {
+        Self {
+            folder,
+            segment_bytes,
+            shared,
+            operations,
+            segment: recovery.segment,
+            sealed: recovery.sealed,
+            highest: recovery.highest,
+            frontier,
+            batch: recovery.batch,
+            failed: None,
+        }
+    }
+
+    /// Serves until every handle is gone; then notes how far the log is committed.
+    pub(super) fn run(mut self) {
+        while let Some(operation) = self.operations.blocking_recv() {
+            let mut bytes = operation.bytes();
+            let mut operations = vec![operation];
+            while operations.len() < BATCH_OPERATIONS_MAX
+                && bytes < BATCH_BYTES_MAX
+                && let Ok(operation) = self.operations.try_recv()
+            {
+                bytes += operation.bytes();
+                operations.push(operation);
+            }
+            self.serve(operations);
+        }
+        self.write(Vec::new());
+    }
+
+    /// Votes and log are written in the order in which they were asked for.
+    fn serve(&mut self, operations: Vec<Operation>) {
+        let mut log = Vec::with_capacity(operations.len());
+        for operation in operations {
+            match operation {
+                Operation::Vote { vote, done } => {
+                    self.write(std::mem::take(&mut log));
+                    let result = self.healthy().and_then(|()| {
+                        vote::write(&self.folder, &vote, &self.shared.syncs).map_err(|error| self.fail(error))
+                    });
+                    done(result);
+                }
+                other => log.push(other),
+            }
+        }
+        self.write(log);
+    }
+
+    /// Writes `operations` as one batch with one sync, then answers each of them.
+    fn write(&mut self, operations: Vec<Operation>) {
+        let result = self.healthy().and_then(|()| self.write_batch(&operations).map_err(|error| self.fail(error)));
+        for operation in operations {
+            let (Operation::Append { done, .. }
+            | Operation::Truncate { done, .. }
+            | Operation::Purge { done, .. }
+            | Operation::Vote { done, .. }) = operation;
+            done(match (&result, &self.failed) {
+                (Err(_), Some((kind, why))) => Err(io::Error::new(*kind, why.clone())),
+                _ => Ok(()),
+            });
+        }
+    }
+
+    fn write_batch(&mut self, operations: &[Operation]) -> io::Result<()> {
+        let committed = self.shared.index().frontier().committed.clone();
+        let mut records = Vec::with_capacity(operations.len() + 1);
+        if committed != self.frontier.committed
+            && let Some(marker) = &committed
+        {
+            records.push(Record::Committed { marker });
+        }
+        for operation in operations {
+            operation.records(&mut records);
+        }
+        let Some(last) = records.len().checked_sub(1) else { return Ok(()) };
+
+        let payload: usize = operations.iter().map(Operation::bytes).sum();
+        let estimate = payload + records.len() * RECORD_OVERHEAD_BYTES;
+        if self.segment.length() + estimate as u64 > self.segment_bytes {
+            self.roll()?;
+        }
+        self.batch += 1;
+        let mut bytes = Vec::with_capacity(estimate);
+        let mut spans = Vec::with_capacity(records.len());
+        for (position, record) in records.iter().enumerate() {
+            let place = if position == last { Place::End } else { Place::Within };
+            let start = bytes.len();
+            record.encode(self.segment.salt(), self.batch, place, &mut bytes);
+            spans.push((self.segment.length() + start as u64, bytes.len() - start));
+        }
+        self.segment.append(&bytes, &self.shared.syncs)?;
+
+        for record in &records {
+            self.follow(record);
+        }
+        self.publish(operations, &records, &spans);
+        self.delete_purged()
+    }
+
+    /// Brings `frontier` and `highest` up to a record that was written.
+    fn follow(&mut self, record: &Record<'_>) {
+        match record {
+            Record::Entry { index, .. } => {
+                self.frontier.append(*index);
+                self.highest = self.highest.max(Some(*index));
+            }
+            Record::Truncate { since } => self.frontier.truncate(*since),
+            Record::Purge { upto, marker } => self.frontier.purge(*upto, marker),
+            Record::Committed { marker } => self.frontier.committed = Some(marker.to_vec()),
+            Record::Frontier(_) => {}
+        }
+    }
+
+    /// Tells the index where the entries lie.
+    fn publish(&self, operations: &[Operation], records: &[Record<'_>], spans: &[(u64, usize)]) {
+        let mut locations = records.iter().zip(spans).filter_map(|(record, &(offset, length))| {
+            matches!(record, Record::Entry { .. }).then_some(Location {
+                segment: self.segment.sequence(),
+                offset,
+                length,
+            })
+        });
+        let mut index = self.shared.index();
+        for operation in operations {
+            let Operation::Append { entries, .. } = operation else { continue };
+            for ((at, payload), location) in entries.iter().zip(locations.by_ref()) {
+                index.stored(*at, payload, location);
+            }
+        }
+    }
+
+    fn roll(&mut self) -> io::Result<()> {
+        self.batch += 1;
+        let sequence = self.segment.sequence() + 1;
+        let next = Segment::create(&self.folder, sequence, self.batch, self.frontier.clone(), &self.shared.syncs)?;
+        let sealed = std::mem::replace(&mut self.segment, next);
+        self.sealed.push_back(Sealed { sequence: sealed.sequence(), highest: self.highest.take() });
+        Ok(())
+    }
+
+    /// Deletes, oldest first, the segments of which every entry is purged.
+    fn delete_purged(&mut self) -> io::Result<()> {
+        let Some((upto, _)) = self.frontier.purged else { return Ok(()) };
+        while let Some(oldest) = self.sealed.front()
+            && oldest.highest.is_none_or(|highest| highest <= upto)
+        {
+            fs::remove_file(segment::path(&self.folder, oldest.sequence))?;
+            self.sealed.pop_front();
+        }
+        Ok(())
+    }
+
+    fn healthy(&self) -> io::Result<()> {
+        match &self.failed {
+            Some((kind, why)) => Err(io::Error::new(*kind, why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        tracing::error!(%error, "the log cannot be written any more");
+        self.failed = Some((error.kind(), error.to_string()));
+        error
+    }
+}
+
+impl Operation {
+    /// Bytes of payload, for bounding a batch.
+    fn bytes(&self) -> usize {
+        match self {
+            Operation::Append { entries, .. } => entries.iter().map(|(_, payload)| payload.len()).sum(),
+            Operation::Purge { marker, .. } => marker.len(),
+            Operation::Truncate { .. } | Operation::Vote { .. } => 0,
+        }
+    }
+
+    fn records<'a>(&'a self, out: &mut Vec<Record<'a>>) {
+        match self {
+            Operation::Append { entries, .. } => {
+                out.extend(entries.iter().map(|(index, payload)| Record::Entry { index: *index, payload }));
+            }
+            Operation::Truncate { since, .. } => out.push(Record::Truncate { since: *since }),
+            Operation::Purge { upto, marker, .. } => out.push(Record::Purge { upto: *upto, marker }),
+            Operation::Vote { .. } => {}
+        }
+    }
+}
