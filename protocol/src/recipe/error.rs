@@ -1,0 +1,310 @@
+//! What is wrong with a recipe, where, and what to write instead.
+
+use super::option::OptionError;
+use super::template::WordError;
+use crate::codec::CodecError;
+use crate::platform::PlatformParseError;
+use crate::request::Name;
+use crate::tree::{ManifestError, TreePath};
+use std::fmt;
+
+/// A place in a text: both counted from 1, columns in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+/// The field that is wrong, from the outermost inwards; entries of a list are counted from 0 here and from 1 for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place(pub(super) Vec<Part>);
+
+/// One step inwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// A key of a table.
+    Key(String),
+    /// An entry of a list.
+    At(usize),
+}
+
+impl From<&str> for Part {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
+impl From<&Name> for Part {
+    fn from(key: &Name) -> Self {
+        Self::Key(key.to_string())
+    }
+}
+
+impl From<usize> for Part {
+    fn from(at: usize) -> Self {
+        Self::At(at)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, part) in self.0.iter().enumerate() {
+            match part {
+                Part::Key(key) => write!(f, "{}{}", if at == 0 { "" } else { "." }, key.escape_debug())?,
+                Part::At(at) => write!(f, " {}", at + 1)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a text or blob is not a recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipeError {
+    /// Where in the text; `None` for a blob, and where a field is missing from the whole.
+    pub position: Option<Position>,
+    /// Which field; empty where the text is not even TOML.
+    pub place: Place,
+    /// What is wrong.
+    pub problem: Box<Problem>,
+}
+
+impl fmt::Display for RecipeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(position) = self.position {
+            write!(f, "{position}: ")?;
+        }
+        if !self.place.0.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for RecipeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.problem.source()
+    }
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Larger than a recipe may be.
+    #[error("a recipe has at most {max} bytes, this one has {len}")]
+    TooLarge {
+        /// Bytes.
+        len: usize,
+        /// Limit.
+        max: usize,
+    },
+    /// Written in a language this program does not read.
+    #[error("`recipe = {0}`: this program reads recipe language 1")]
+    Language(u32),
+    /// Not TOML, or not the fields of a recipe.
+    #[error("{message}{}", .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    Toml {
+        /// What the reader says.
+        message: String,
+        /// The field that was probably meant.
+        nearest: Option<String>,
+    },
+    /// Not the canonical form of a recipe.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Too few or too many.
+    #[error("{found} {what}: a recipe has {min} to {max}")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there must be.
+        min: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// Text for people that does not fit on a line or carries control characters.
+    #[error("one line of 1 to {max} bytes without control characters is wanted here")]
+    Line {
+        /// Limit in bytes.
+        max: usize,
+    },
+    /// A number out of range.
+    #[error("{found} is out of range: {min} to {max}")]
+    Range {
+        /// What was written.
+        found: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A field that this sort of option does not have.
+    #[error("an option of type `{sort}` has no `{field}`: write {fields}")]
+    NoSuchField {
+        /// The field.
+        field: &'static str,
+        /// The sort of option.
+        sort: &'static str,
+        /// The fields it has.
+        fields: &'static str,
+    },
+    /// A field that this sort of option must have.
+    #[error("an option of type `{sort}` needs `{field}`")]
+    MissingField {
+        /// The field.
+        field: &'static str,
+        /// The sort of option.
+        sort: &'static str,
+    },
+    /// The name stands for the number of cores.
+    #[error("`jobs` stands for the volunteer's number of cores; call the option something else")]
+    Reserved,
+    /// The range of an integer goes down.
+    #[error("`min` is above `max`")]
+    EmptyRange,
+    /// Twice the same.
+    #[error("`{}` stands twice", .0.escape_debug())]
+    Twice(String),
+    /// Some choices have words and some have none.
+    #[error("`{}` has no words: give all choices words, or none", .0.escape_debug())]
+    WordsMissing(String),
+    /// Words for a value that the option cannot have.
+    #[error("`{}` is no value of this option", .0.escape_debug())]
+    WordsForNothing(String),
+    /// A hole where only plain words may stand.
+    #[error("`{}` may not depend on options; write `{{{{` and `}}}}` for plain braces", .0.escape_debug())]
+    NotPlain(String),
+    /// The default is none of the option's values, or a hole names no option.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// A flag's value inside a word would be `true` or `false`.
+    #[error("`{{{0}}}` is a flag: make it a word of its own and give the words for `true` in the option's `words`")]
+    FlagInWord(Name),
+    /// An option that changes nothing.
+    #[error("no step uses option `{0}`: it would change the build key and nothing else")]
+    Unused(Name),
+    /// The program that a step runs depends on an option, is absolute or empty.
+    #[error("the first word is the program: a plain name found on PATH, or a relative path such as `./configure`")]
+    Program,
+    /// An option inside the text of a shell.
+    #[error(
+        "an option may not stand in the text of a shell: write `\"$1\"` there, and `_` and the option as further words"
+    )]
+    ShellText,
+    /// A step runs a tool that the recipe does not require.
+    #[error("`{0}` is run, so the recipe must require it: add \"tool.{0}\" to `requires`")]
+    NotRequired(String),
+    /// A step whose words could grow too long.
+    #[error("this step can grow to {len} bytes: at most {max} are allowed")]
+    LongStep {
+        /// Bytes at worst.
+        len: usize,
+        /// Limit.
+        max: usize,
+    },
+    /// Not the name of an environment variable, or one that the sandbox sets.
+    #[error("`{}` cannot be set: variables are A-Z, 0-9 and `_`, and PATH, HOME and TMPDIR belong to the sandbox", .0.escape_debug())]
+    Variable(String),
+    /// A path with stars cannot be renamed.
+    #[error("a path with stars stands for many files and cannot be renamed: leave out `as`")]
+    RenamedPattern,
+    /// Not an address of an archive.
+    #[error(
+        "an archive is at an https address of at most {max} printable characters, such as https://example.org/x.tar.gz"
+    )]
+    Url {
+        /// Limit in bytes.
+        max: usize,
+    },
+    /// `archive`, `sha256` and `size` go together.
+    #[error("`archive`, `sha256` and `size` go together: give all three, or none and the recipe requires --source")]
+    HalfArchive,
+    /// Neither a source nor files of its own.
+    #[error("there is nothing to build from: write `[source]` or at least one `[[file]]`")]
+    NoSource,
+    /// The files inside the recipe are not a tree.
+    #[error(transparent)]
+    Files(#[from] ManifestError),
+    /// Not a word of a step.
+    #[error(transparent)]
+    Word(#[from] WordError),
+    /// Not a constraint.
+    #[error(transparent)]
+    Require(#[from] PlatformParseError),
+    /// Too many or too long constraints.
+    #[error("the requirement is too large")]
+    Requirement,
+    /// Agreement of builds that differ bit for bit goes by the smoke test.
+    #[error("`reproducible = false` needs a `[smoke]` test: it is what agreement counts then")]
+    NoSmoke,
+}
+
+/// Why a build cannot be asked for, or is not to be attempted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// An option does not fit.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The recipe brings no source and none was given.
+    #[error("recipe `{recipe}` requires --source: {hint}")]
+    SourceMissing {
+        /// The recipe.
+        recipe: Name,
+        /// What to give.
+        hint: String,
+    },
+    /// The recipe's own files are all there is.
+    #[error("recipe `{recipe}` carries its own source: leave out --source")]
+    SourceRefused {
+        /// The recipe.
+        recipe: Name,
+    },
+    /// A request names another archive than the recipe pins.
+    #[error("the request names an archive that recipe `{recipe}` does not pin")]
+    OtherArchive {
+        /// The recipe.
+        recipe: Name,
+    },
+    /// A request names another recipe.
+    #[error("the request is for another recipe than `{recipe}`")]
+    OtherRecipe {
+        /// The recipe.
+        recipe: Name,
+    },
+    /// A request asks less of the volunteer than the recipe does.
+    #[error("the request leaves out what recipe `{recipe}` requires of `{key}`")]
+    Requirement {
+        /// The recipe.
+        recipe: Name,
+        /// The key of the constraint.
+        key: String,
+    },
+    /// Too many or too long constraints.
+    #[error("too many requirements: at most {max}, each of at most {text} bytes")]
+    TooManyRequirements {
+        /// Limit of their number.
+        max: usize,
+        /// Limit of key and text.
+        text: usize,
+    },
+}
+
+/// Why the files of a recipe cannot be laid over a source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the recipe's file `{path}` does not fit over the source: {error}")]
+pub struct OverlayError {
+    /// The file.
+    pub path: TreePath,
+    /// What is wrong.
+    pub error: ManifestError,
+}

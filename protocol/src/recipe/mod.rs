@@ -1,0 +1,436 @@
+//! Recipes: how something is built, in words that a stranger may write and a volunteer may run.
+//!
+//! A recipe is written as TOML ([`Recipe::parse`]) and travels as a blob in canonical CBOR ([`Recipe::encode`]); its
+//! [`RecipeId`] is the digest of that blob, so comments and layout of the text change nothing. Whatever way a recipe came,
+//! it passed the same checks: every hole names an option, every tool that is run is required, every list and text is
+//! bounded, and no step can grow beyond [`MAX_STEP_BYTES`] whatever the options are.
+//!
+//! A step is a list of words for `execve`. An option fills a hole inside one word or stands for words that the recipe's
+//! author listed; no text of a requester is ever split, joined or given to a shell. A volunteer calls [`Recipe::admit`] on
+//! what a stranger asks before it runs anything.
+//!
+//! Nothing here reads files or runs programs. Dependent options, variants per platform and git sources are not part of
+//! language 1.
+
+mod check;
+mod draft;
+mod error;
+mod fill;
+mod nearest;
+mod option;
+mod output;
+mod pattern;
+mod template;
+
+pub use error::{OverlayError, Place, Position, Problem, RecipeError, SpecError};
+pub use option::{Choice, OptionError, OptionRule, Sort};
+pub use output::{Output, OutputPattern, OutputPatternError};
+pub use pattern::{MAX_CLASSES, MAX_VALUE_BYTES, Pattern, PatternError};
+pub use template::{JOBS, MAX_WORD_BYTES, Word, WordError};
+
+use crate::codec;
+use crate::digest::Digest;
+use crate::id::{ManifestId, RecipeId};
+use crate::platform::{Constraint, MAX_KEYS, MAX_TEXT_BYTES, Require, Requirement, Value};
+use crate::report::Reproducibility;
+use crate::request::{BuildSpec, Name, OptionValue, Source};
+use crate::time::Span;
+use crate::tree::{Entry, Manifest, ManifestError, Mode, Node, TreePath};
+use fill::Filling;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+/// The language that this program reads.
+pub const LANGUAGE: u32 = 1;
+/// The largest recipe, as text and as blob, in bytes.
+pub const MAX_RECIPE_BYTES: usize = 256 << 10;
+/// The most options.
+pub const MAX_OPTIONS: usize = 64;
+/// The most values of a choice.
+pub const MAX_CHOICES: usize = 64;
+/// The most words that a value stands for.
+pub const MAX_CHOICE_WORDS: usize = 32;
+/// The most steps.
+pub const MAX_STEPS: usize = 64;
+/// The most words of a step.
+pub const MAX_WORDS: usize = 1_024;
+/// The most variables that a step sets.
+pub const MAX_VARIABLES: usize = 32;
+/// The most bytes of a step's words and variables after its holes were filled.
+pub const MAX_STEP_BYTES: usize = 256 << 10;
+/// The most declared outputs.
+pub const MAX_OUTPUTS: usize = 64;
+/// The most files inside a recipe.
+pub const MAX_FILES: usize = 64;
+/// The longest line for people (description, help, hint) in bytes.
+pub const MAX_LINE_BYTES: usize = 512;
+/// The longest address of an archive, in bytes.
+pub const MAX_URL_BYTES: usize = 2_048;
+/// The longest build.
+pub const MAX_TIME: Span = Span::from_secs(48 * 3_600);
+/// The most memory, and the most disk, that a recipe may ask for: 1 TiB.
+pub const MAX_MIB: u64 = 1 << 20;
+
+/// A file inside the recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InlineFile {
+    /// Whether it may be run.
+    pub mode: Mode,
+    /// Its content.
+    pub text: String,
+}
+
+/// Where the source comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceRule {
+    /// The recipe's own files are all there is.
+    Inline,
+    /// Whoever asks gives it.
+    Given {
+        /// What to give, for people.
+        hint: String,
+    },
+    /// An archive at an https address; whoever asks may give another tree in its place.
+    Archive {
+        /// What to give in its place, for people.
+        hint: String,
+        /// SHA-256 of the archive file.
+        digest: Digest,
+        /// Its length in bytes.
+        size: u64,
+        /// Where it is published.
+        url: String,
+    },
+}
+
+/// One step as the author wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRule {
+    /// Program and arguments.
+    pub run: Vec<Word>,
+    /// Variables added to the sandbox's environment.
+    pub env: BTreeMap<String, Word>,
+}
+
+/// The smoke test as the author wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmokeRule {
+    /// Program and arguments.
+    pub run: Vec<Word>,
+    /// What standard output must contain.
+    pub expect: Option<Word>,
+}
+
+/// What a build may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Wall-clock time of all steps together.
+    pub time: Span,
+    /// Memory of the whole process tree, in MiB; the volunteer must have as much.
+    pub memory_mib: u64,
+    /// Size of the build folder, in MiB; the volunteer must have as much.
+    pub disk_mib: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { time: Span::from_secs(3_600), memory_mib: 1_024, disk_mib: 2_048 }
+    }
+}
+
+/// A step to run: program, arguments and the variables to add.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Program and arguments, never empty.
+    pub argv: Vec<String>,
+    /// Variables added to the sandbox's environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A smoke test to run: it passes with exit status 0 and, where something is expected, with that text on standard output.
+/// It starts in a folder that holds the artifact, as it was collected, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmokeTest {
+    /// Program and arguments, never empty.
+    pub argv: Vec<String>,
+    /// What standard output must contain.
+    pub expect: Option<String>,
+}
+
+/// The canonical form, field by field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Form {
+    recipe: u32,
+    name: Name,
+    description: String,
+    options: BTreeMap<Name, OptionRule>,
+    requirement: Requirement,
+    source: SourceRule,
+    files: BTreeMap<TreePath, InlineFile>,
+    steps: Vec<StepRule>,
+    outputs: Vec<Output>,
+    smoke: Option<SmokeRule>,
+    limits: Limits,
+    reproducibility: Reproducibility,
+}
+
+/// A recipe that passed every check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe(Form);
+
+impl Recipe {
+    /// Reads a recipe as its author wrote it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError`] with line and column.
+    pub fn parse(text: &str) -> Result<Self, RecipeError> {
+        draft::parse(text).map(Self)
+    }
+
+    /// Reads a recipe as it travels.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError`] when the blob is not the canonical form of a recipe, or breaks a rule of the language.
+    pub fn decode(blob: &[u8]) -> Result<Self, RecipeError> {
+        let wrong = |place, problem| RecipeError { position: None, place, problem };
+        let form = codec::decode::<Form>(blob, MAX_RECIPE_BYTES)
+            .map_err(|error| wrong(Place::default(), Box::new(Problem::Codec(error))))?;
+        check::check(&form).map_err(|fault| wrong(fault.place, fault.problem))?;
+        Ok(Self(form))
+    }
+
+    /// The blob that travels.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(&self.0)
+    }
+
+    /// The digest of the blob: comments and layout of the text do not change it.
+    #[must_use]
+    pub fn id(&self) -> RecipeId {
+        RecipeId(Digest::of(&self.encode()))
+    }
+
+    /// What the recipe calls itself.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.0.name
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.0.description
+    }
+
+    /// The options by name.
+    #[must_use]
+    pub fn options(&self) -> &BTreeMap<Name, OptionRule> {
+        &self.0.options
+    }
+
+    /// Where the source comes from.
+    #[must_use]
+    pub fn source(&self) -> &SourceRule {
+        &self.0.source
+    }
+
+    /// The files inside the recipe, laid over the source before the first step.
+    #[must_use]
+    pub fn files(&self) -> &BTreeMap<TreePath, InlineFile> {
+        &self.0.files
+    }
+
+    /// The steps as the author wrote them.
+    #[must_use]
+    pub fn step_rules(&self) -> &[StepRule] {
+        &self.0.steps
+    }
+
+    /// What the build leaves behind. Each output must match at least one file, or the build failed.
+    #[must_use]
+    pub fn outputs(&self) -> &[Output] {
+        &self.0.outputs
+    }
+
+    /// What a build may use.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.0.limits
+    }
+
+    /// Whether equal inputs are claimed to give equal bytes.
+    #[must_use]
+    pub fn reproducibility(&self) -> Reproducibility {
+        self.0.reproducibility
+    }
+
+    /// What the build needs of a volunteer: the author's constraints, and room for the limits of memory and disk.
+    #[must_use]
+    pub fn requirement(&self) -> Requirement {
+        let mut requirement = self.0.requirement.clone();
+        let Limits { memory_mib, disk_mib, .. } = self.0.limits;
+        requirement.add("memory_mib", Constraint::AtLeast(Value::Number(memory_mib)));
+        requirement.add("disk_mib", Constraint::AtLeast(Value::Number(disk_mib)));
+        requirement
+    }
+
+    /// Every option with its value: what was given as `K=V`, and the defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionError`] for the first value that does not fit.
+    pub fn resolve(&self, given: &[(String, String)]) -> Result<BTreeMap<Name, OptionValue>, OptionError> {
+        option::resolve(&self.0.options, given)
+    }
+
+    /// What is to be built: this recipe with these options, the tree that was given as source if any, and what
+    /// `--platform` and `--require` add.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError`] when the options do not fit, or a source is missing or not wanted.
+    pub fn spec(
+        &self,
+        options: BTreeMap<Name, OptionValue>,
+        given: Option<ManifestId>,
+        extra: &[Require],
+    ) -> Result<BuildSpec, SpecError> {
+        let recipe = || self.0.name.clone();
+        let source = match (&self.0.source, given) {
+            (SourceRule::Inline, None) => Source::Inline,
+            (SourceRule::Inline, Some(_)) => return Err(SpecError::SourceRefused { recipe: recipe() }),
+            (_, Some(tree)) => Source::Tree(tree),
+            (SourceRule::Archive { digest, size, url, .. }, None) => {
+                Source::Archive { digest: *digest, size: *size, url: url.clone() }
+            }
+            (SourceRule::Given { hint }, None) => {
+                return Err(SpecError::SourceMissing { recipe: recipe(), hint: hint.clone() });
+            }
+        };
+        let mut requirement = self.requirement();
+        for Require { key, constraint } in extra {
+            requirement.add(key.clone(), constraint.clone());
+        }
+        let spec = BuildSpec { recipe: self.id(), source, options, requirement };
+        self.admit(&spec)?;
+        Ok(spec)
+    }
+
+    /// Checks a spec that somebody else made: it is for this recipe, its options fit, its source is one the recipe takes
+    /// (an archive only as the recipe pins it), and it asks of the volunteer whatever the recipe asks.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError`] with what does not fit.
+    pub fn admit(&self, spec: &BuildSpec) -> Result<(), SpecError> {
+        let recipe = || self.0.name.clone();
+        if spec.recipe != self.id() {
+            return Err(SpecError::OtherRecipe { recipe: recipe() });
+        }
+        match (&self.0.source, &spec.source) {
+            (SourceRule::Inline, Source::Inline)
+            | (SourceRule::Given { .. } | SourceRule::Archive { .. }, Source::Tree(_)) => {}
+            (SourceRule::Archive { digest, size, url, .. }, Source::Archive { digest: d, size: s, url: u })
+                if (digest, size, url) == (d, s, u) => {}
+            (_, Source::Archive { .. }) => return Err(SpecError::OtherArchive { recipe: recipe() }),
+            (SourceRule::Inline, Source::Tree(_)) => return Err(SpecError::SourceRefused { recipe: recipe() }),
+            (SourceRule::Given { hint } | SourceRule::Archive { hint, .. }, Source::Inline) => {
+                return Err(SpecError::SourceMissing { recipe: recipe(), hint: hint.clone() });
+            }
+        }
+        option::check(&self.0.options, &spec.options)?;
+        if !spec.requirement.is_within_limits() {
+            return Err(SpecError::TooManyRequirements { max: MAX_KEYS, text: MAX_TEXT_BYTES });
+        }
+        let mut strict = spec.requirement.clone();
+        for (key, constraint) in self.requirement().iter() {
+            strict.add(key, constraint.clone());
+            // Adding what is there already, or less, changes nothing.
+            if strict != spec.requirement {
+                return Err(SpecError::Requirement { recipe: recipe(), key: key.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps to run for these options on a volunteer with `jobs` cores.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionError`] when the options are not those of the recipe, each with a value that fits.
+    pub fn steps(&self, options: &BTreeMap<Name, OptionValue>, jobs: NonZeroU32) -> Result<Vec<Step>, OptionError> {
+        option::check(&self.0.options, options)?;
+        let filling = Filling { rules: &self.0.options, options, jobs };
+        let step = |rule: &StepRule| Step {
+            argv: filling.words(&rule.run),
+            env: rule.env.iter().map(|(name, word)| (name.clone(), filling.word(word))).collect(),
+        };
+        Ok(self.0.steps.iter().map(step).collect())
+    }
+
+    /// The smoke test for these options, if the recipe has one.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionError`] when the options are not those of the recipe, each with a value that fits.
+    pub fn smoke(&self, options: &BTreeMap<Name, OptionValue>) -> Result<Option<SmokeTest>, OptionError> {
+        option::check(&self.0.options, options)?;
+        let filling = Filling { rules: &self.0.options, options, jobs: NonZeroU32::MIN };
+        Ok(self.0.smoke.as_ref().map(|smoke| SmokeTest {
+            argv: filling.words(&smoke.run),
+            expect: smoke.expect.as_ref().map(|word| filling.word(word)),
+        }))
+    }
+
+    /// The tree of the recipe's own files. Each is one chunk, found by [`Recipe::chunk`].
+    #[must_use]
+    pub fn tree(&self) -> Manifest {
+        match Manifest::new(file_entries(&self.0.files).collect()) {
+            Ok(tree) => tree,
+            Err(error) => unreachable!("the files of a checked recipe are a tree: {error}"),
+        }
+    }
+
+    /// The content of the recipe's own file with this digest.
+    #[must_use]
+    pub fn chunk(&self, digest: &Digest) -> Option<&[u8]> {
+        self.0.files.values().map(|file| file.text.as_bytes()).find(|content| Digest::of(content) == *digest)
+    }
+
+    /// The tree that the steps start in: `source` with the recipe's own files laid over it. A file of the recipe takes the
+    /// place of a file or link of the source at the same path.
+    ///
+    /// # Errors
+    ///
+    /// [`OverlayError`] when a file of the recipe would lie below a file or link of the source, or where it has a folder.
+    pub fn over(&self, source: &Manifest) -> Result<Manifest, OverlayError> {
+        let kept = source.entries().iter().filter(|entry| !self.0.files.contains_key(&entry.path)).cloned();
+        Manifest::new(kept.chain(file_entries(&self.0.files)).collect()).map_err(|error| {
+            let path = match &error {
+                ManifestError::Order(path) | ManifestError::BelowFile(path) => Some(path.clone()),
+                _ => None,
+            };
+            let first = self.0.files.keys().next().cloned();
+            match path.or(first) {
+                Some(path) => OverlayError { path, error },
+                None => unreachable!("a tree without changes stays a tree: {error}"),
+            }
+        })
+    }
+}
+
+fn file_entries(files: &BTreeMap<TreePath, InlineFile>) -> impl Iterator<Item = Entry> {
+    files.iter().map(|(path, file)| {
+        let content = file.text.as_bytes();
+        let chunks = if content.is_empty() { vec![] } else { vec![Digest::of(content)] };
+        let node = Node::File { mode: file.mode, size: content.len() as u64, chunks };
+        Entry { path: path.clone(), node }
+    })
+}
+
+#[cfg(test)]
+mod tests;
