@@ -1,1 +1,3 @@
 //! hands
+
+pub mod volunteer;
