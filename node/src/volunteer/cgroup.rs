@@ -17,7 +17,7 @@ use super::limits::Limits;
 /// The first part of the name of every group we make. Nothing else is ever killed or removed.
 const PREFIX: &str = "barnraise-";
 /// The sandbox's own processes: the watcher outside, process 1 inside, and one more while it starts.
-const OWN_PROCESSES: u64 = 3;
+pub(super) const OWN_PROCESSES: u64 = 3;
 const CPU_PERIOD_US: u64 = 100_000;
 const REMOVAL_TIME: Duration = Duration::from_secs(10);
 

@@ -243,7 +243,8 @@ mod tests {
 
     /// A program in a folder that everyone may enter.
     fn program(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
+        // Not below `/tmp`, which a build user started by root sees another of.
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let path = folder.path().join("bwrap");
         fs::write(&path, text).unwrap();

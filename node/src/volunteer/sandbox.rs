@@ -21,7 +21,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::process::Resource;
 use rustix::thread::CpuSet;
 
-use super::cgroup::{Absent, Group, Hierarchy};
+use super::cgroup::{Absent, Group, Hierarchy, OWN_PROCESSES};
 use super::launcher::{Descent, Gate, Launch, LaunchError, Launched, Moment, Stage, launch};
 use super::limits::Limits;
 use super::process::SandboxFailure;
@@ -117,6 +117,19 @@ impl Sandbox {
             Some(group) => group.entrances().map_err(|source| LaunchError { moment: Moment::JoinGroup, source })?,
             None => Vec::new(),
         };
+        let mut rlimits = vec![
+            (Resource::Core, 0),
+            (Resource::Fsize, scene.limits.disk_bytes),
+            (Resource::Nofile, OPEN_FILES),
+        ];
+        let mut gate = Gate::Open;
+        match (scene.group, scene.workspace.user()) {
+            (Some(_), _) => {}
+            // The uid is nobody else's, so the kernel counts this build alone.
+            (None, BuildUser::Own { .. }) => rlimits.push((Resource::Nproc, u64::from(scene.limits.processes) + OWN_PROCESSES)),
+            // Ours would be counted with it: the limit is set from outside, on process 1, before the gate is opened.
+            (None, BuildUser::Caller) => gate = Gate::Shut,
+        }
         launch(Launch {
             bubblewrap: &self.bubblewrap,
             options,
@@ -124,14 +137,10 @@ impl Sandbox {
             argv: &step.argv,
             binds,
             entrances,
-            rlimits: vec![
-                (Resource::Core, 0),
-                (Resource::Fsize, scene.limits.disk_bytes),
-                (Resource::Nofile, OPEN_FILES),
-            ],
+            rlimits,
             processors: if scene.group.is_some() { None } else { some_processors(scene.limits.cores) },
             descent,
-            gate: if scene.group.is_some() { Gate::Open } else { Gate::Shut },
+            gate,
         })
     }
 
