@@ -13,3 +13,6 @@ pub mod coordinator;
 pub mod home;
 pub mod network;
 pub mod shutdown;
+//! hands
+
+pub mod volunteer;

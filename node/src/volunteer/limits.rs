@@ -1,0 +1,51 @@
+//! What one attempt may use, and the name of what ran out.
+//!
+//! The numbers are chosen by the volunteer's owner and the recipe; this module only gives them units. It promises that every
+//! limit has one name, the same in types, reports and mail.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What all steps of one attempt may use together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Time from the start of the first step to the end of the last, waiting between steps not counted.
+    pub wall: Duration,
+    /// Memory of all processes, with their temporary files and page cache where a control group counts them.
+    pub memory_bytes: u64,
+    /// Processes and threads at one moment.
+    pub processes: u32,
+    /// How much of the log is kept. A build that writes four times as much is killed.
+    pub log_bytes: u64,
+    /// What the work folder may occupy; also the greatest size of one file.
+    pub disk_bytes: u64,
+    /// Processor cores.
+    pub cores: u32,
+}
+
+/// The limit that ended an attempt. Prints as `limit:memory`, `limit:pids` and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// More memory than [`Limits::memory_bytes`].
+    Memory,
+    /// More processes than [`Limits::processes`].
+    Processes,
+    /// Longer than [`Limits::wall`].
+    Deadline,
+    /// More than [`Limits::disk_bytes`], or the host's disk is nearly full.
+    Disk,
+    /// A flood of output, four times [`Limits::log_bytes`].
+    Log,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "limit:memory",
+            Self::Processes => "limit:pids",
+            Self::Deadline => "limit:deadline",
+            Self::Disk => "limit:disk",
+            Self::Log => "limit:log",
+        })
+    }
+}

@@ -1,0 +1,396 @@
+//! The sandbox of this machine, and what a build sees inside: the composition of the bubblewrap call.
+//!
+//! | inside | is |
+//! |---|---|
+//! | `/usr`, `/bin`, `/lib…`, `/etc/alternatives` | the host's, read-only |
+//! | `/build` | the attempt's work folder, writable, where steps start |
+//! | `/home/build` | `HOME`: fresh and empty at the first step, kept until the last, never collected |
+//! | `/tmp`, `/dev/shm` | fresh in every step, in memory, bounded |
+//! | a tool's prefix | the same absolute path as outside, read-only |
+//!
+//! Everything else of the host is absent: no network but an idle loopback, no other process, no user but the build's, no further
+//! namespaces, no capabilities. There is no weaker mode that is used silently: what cannot be had is an [`Unavailable`].
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::process::Resource;
+use rustix::thread::CpuSet;
+
+use super::cgroup::{Absent, Group, Hierarchy, OWN_PROCESSES};
+use super::launcher::{Descent, Gate, Launch, LaunchError, Launched, Moment, Stage, launch};
+use super::limits::Limits;
+use super::process::SandboxFailure;
+use super::seccomp::Filters;
+use super::workspace::{BuildUser, Workspace};
+
+pub use super::probe::Unavailable;
+
+/// Where the work folder is inside.
+pub const BUILD_DIR: &str = "/build";
+/// Where `HOME` is inside.
+pub const HOME_DIR: &str = "/home/build";
+/// The uid and gid inside.
+const INNER_ID: &str = "1000";
+const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+const OPEN_FILES: u64 = 65_536;
+/// Tools and variables of one attempt: bubblewrap takes at most 9000 arguments.
+const MAX_BINDS: usize = 64;
+
+/// A sandbox that was tried and works. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    pub(super) bubblewrap: PathBuf,
+    pub(super) binding: Binding,
+    pub(super) filters: Filters,
+    pub(super) confinement: Confinement,
+}
+
+/// How the work folder is named to bubblewrap by an ordinary user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Binding {
+    /// By descriptor: what was opened is what is bound.
+    Descriptor,
+    /// By path, where bubblewrap has no `--bind-fd`. Safe because only we can write into the folders above.
+    Path,
+}
+
+/// What enforces memory, process and processor limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confinement {
+    /// The kernel, per attempt.
+    ControlGroups(Hierarchy),
+    /// Rlimits and polling, and why not better.
+    Polling(Absent),
+}
+
+impl Sandbox {
+    /// What enforces the limits here.
+    #[must_use]
+    pub fn confinement(&self) -> &Confinement {
+        &self.confinement
+    }
+
+    /// The bubblewrap program that is used.
+    #[must_use]
+    pub fn bubblewrap(&self) -> &Path {
+        &self.bubblewrap
+    }
+
+    /// Starts one step. Blocks for as long as a start takes, and must be called on the thread that will wait for its end.
+    pub(super) fn start(&self, scene: &Scene<'_>, step: &Step) -> Result<Launched, LaunchError> {
+        let mut binds = Vec::new();
+        let mut options = self.fixed_options(scene, step);
+        let mut descent = None;
+        match scene.workspace.user() {
+            BuildUser::Own { uid } => {
+                let mut stage = Stage::new()?;
+                for (folder, inside) in [(scene.workspace.build(), BUILD_DIR), (scene.workspace.home(), HOME_DIR)] {
+                    options.extend(["--bind".into(), stage.show(folder)?.into(), inside.into()]);
+                }
+                for tool in scene.tools {
+                    let prefix = fs::File::open(&tool.prefix).map_err(|source| LaunchError { moment: Moment::Stage, source })?;
+                    options.extend(["--ro-bind".into(), stage.show(prefix.as_fd())?.into(), tool.prefix.clone().into()]);
+                }
+                descent = Some(Descent { uid, stage });
+            }
+            BuildUser::Caller => {
+                match self.binding {
+                    Binding::Descriptor => {
+                        binds = vec![(scene.workspace.build(), BUILD_DIR), (scene.workspace.home(), HOME_DIR)];
+                    }
+                    Binding::Path => {
+                        options.extend(["--bind".into(), scene.workspace.build_path().into(), BUILD_DIR.into()]);
+                        options.extend(["--bind".into(), scene.workspace.home_path().into(), HOME_DIR.into()]);
+                    }
+                }
+                for tool in scene.tools {
+                    options.extend(["--ro-bind".into(), tool.prefix.clone().into(), tool.prefix.clone().into()]);
+                }
+            }
+        }
+        let entrances = match scene.group {
+            Some(group) => group.entrances().map_err(|source| LaunchError { moment: Moment::JoinGroup, source })?,
+            None => Vec::new(),
+        };
+        let mut rlimits = vec![
+            (Resource::Core, 0),
+            (Resource::Fsize, scene.limits.disk_bytes),
+            (Resource::Nofile, OPEN_FILES),
+        ];
+        let mut gate = Gate::Open;
+        match (scene.group, scene.workspace.user()) {
+            (Some(_), _) => {}
+            // The uid is nobody else's, so the kernel counts this build alone.
+            (None, BuildUser::Own { .. }) => rlimits.push((Resource::Nproc, u64::from(scene.limits.processes) + OWN_PROCESSES)),
+            // Ours would be counted with it: the limit is set from outside, on process 1, before the gate is opened.
+            (None, BuildUser::Caller) => gate = Gate::Shut,
+        }
+        launch(Launch {
+            bubblewrap: &self.bubblewrap,
+            options,
+            filters: &self.filters,
+            argv: &step.argv,
+            binds,
+            entrances,
+            rlimits,
+            processors: if scene.group.is_some() { None } else { some_processors(scene.limits.cores) },
+            descent,
+            gate,
+        })
+    }
+
+    /// All options but the binds that depend on who we are, and what must come last.
+    fn fixed_options(&self, scene: &Scene<'_>, step: &Step) -> Vec<OsString> {
+        let mut options: Vec<OsString> = [
+            // `--unshare-all` alone only tries the user and cgroup namespaces.
+            "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
+            "--uid", INNER_ID, "--gid", INNER_ID, "--hostname", "build", "--clearenv",
+        ]
+        .map(OsString::from)
+        .into();
+        for (name, value) in environment(scene, step) {
+            options.extend(["--setenv".into(), name.into(), value.into()]);
+        }
+        options.extend(["--ro-bind", "/usr", "/usr"].map(OsString::from));
+        options.extend(host_folders(Path::new("/")));
+        let shared_memory = SHARED_MEMORY_BYTES.to_string();
+        let temporary = (scene.limits.memory_bytes / 2).max(SHARED_MEMORY_BYTES).to_string();
+        options.extend(
+            [
+                "--proc", "/proc", "--dev", "/dev",
+                // `--dev` makes a file system of half the machine's memory: bounded where it is meant to be written, else read-only.
+                "--perms", "1777", "--size", &shared_memory, "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
+                "--perms", "1777", "--size", &temporary, "--tmpfs", "/tmp", "--chdir", BUILD_DIR,
+            ]
+            .map(OsString::from),
+        );
+        options
+    }
+}
+
+/// What the steps of an attempt have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) workspace: &'a Workspace,
+    pub(super) tools: &'a [Tool],
+    pub(super) limits: &'a Limits,
+    pub(super) environment: &'a BTreeMap<String, String>,
+    pub(super) group: Option<&'a Group>,
+}
+
+/// One command of a recipe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// The program, looked up in `PATH` inside unless it has a slash, and its arguments. Never a shell's line.
+    pub argv: Vec<String>,
+    /// Variables of this step, over those of the attempt.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Step {
+    /// Refuses what no program can be given: no command, a NUL, a variable's name that is empty or holds `=`.
+    pub(super) fn check(&self) -> Result<(), SandboxFailure> {
+        let refused = |text: &str| Err(SandboxFailure::Unspeakable(text.to_owned()));
+        match self.argv.first() {
+            None => return refused(""),
+            Some(program) if program.is_empty() => return refused(""),
+            Some(_) => {}
+        }
+        if let Some(text) = self.argv.iter().find(|text| text.contains('\0')) {
+            return refused(text);
+        }
+        check_environment(&self.environment)
+    }
+}
+
+pub(super) fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), SandboxFailure> {
+    let bad = |(name, value): &(&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
+    match environment.iter().find(bad) {
+        Some((name, _)) => Err(SandboxFailure::Unspeakable(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Equal on every volunteer, so that equal sources can give equal outputs; then the attempt's own, then the step's.
+fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
+    let tools = scene.tools.iter().map(|tool| format!("{}/bin:", tool.prefix.display()));
+    let path = tools.chain(["/usr/bin:/bin".to_owned()]).collect::<String>();
+    let cores = scene.limits.cores.to_string();
+    let fixed = [
+        ("PATH", path.as_str()),
+        ("HOME", HOME_DIR),
+        ("TMPDIR", "/tmp"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("PYTHONHASHSEED", "0"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        // For `make -j`: the host's count of processors is not this build's.
+        ("BUILD_CORES", cores.as_str()),
+    ];
+    let mut all: BTreeMap<String, String> = fixed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    for more in [scene.environment, &step.environment] {
+        all.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+    all
+}
+
+/// The top folders that are links into `/usr` on some distributions and folders on others, and what lies behind `cc` on Debian.
+fn host_folders(root: &Path) -> Vec<OsString> {
+    let mut options = Vec::new();
+    for name in ["bin", "lib", "lib64", "lib32", "sbin"] {
+        let inside = Path::new("/").join(name);
+        let outside = root.join(name);
+        if let Ok(target) = fs::read_link(&outside) {
+            options.extend(["--symlink".into(), target.into(), inside.into()]);
+        } else if outside.is_dir() {
+            options.extend(["--ro-bind".into(), outside.into(), inside.into()]);
+        }
+    }
+    let alternatives = root.join("etc/alternatives");
+    if alternatives.is_dir() {
+        options.extend(["--ro-bind".into(), alternatives.into(), "/etc/alternatives".into()]);
+    }
+    options
+}
+
+/// As many processors as a build may use, out of those that we may use; none when that is all of them.
+fn some_processors(cores: u32) -> Option<CpuSet> {
+    let ours = rustix::thread::sched_getaffinity(None).ok()?;
+    let cores = cores.max(1);
+    if ours.count() <= cores {
+        return None;
+    }
+    let mut chosen = CpuSet::new();
+    // Builds that start at different moments should not all sit on the first processors.
+    let start = rustix::thread::sched_getcpu();
+    let all = (start..CpuSet::MAX_CPU).chain(0..start);
+    all.filter(|&cpu| ours.is_set(cpu)).take(cores as usize).for_each(|cpu| chosen.set(cpu));
+    Some(chosen)
+}
+
+/// A tool of the volunteer's owner, `--tool NAME=PREFIX`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    name: String,
+    prefix: PathBuf,
+}
+
+/// Why a tool cannot be shown to builds.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ToolError {
+    /// Not an absolute path without `.` and `..`, in UTF-8, without `:`.
+    #[error("`{0}` is not a plain absolute path")]
+    NotPlain(PathBuf),
+    /// There is no such folder.
+    #[error("`{0}` is not a folder")]
+    NotFolder(PathBuf),
+    /// The sandbox has something of its own at, above or below this path.
+    #[error("`{0}` would hide a part of the sandbox")]
+    Reserved(PathBuf),
+    /// Everyone may change what is in it.
+    #[error("`{0}` may be written by everyone")]
+    OpenToAll(PathBuf),
+}
+
+impl Tool {
+    /// A tool whose programs are in `PREFIX/bin`.
+    ///
+    /// # Errors
+    /// [`ToolError`].
+    pub fn new(name: &str, prefix: &Path) -> Result<Self, ToolError> {
+        let mut components = prefix.components();
+        let plain = components.next() == Some(Component::RootDir)
+            && components.all(|component| matches!(component, Component::Normal(_)))
+            && prefix.to_str().is_some_and(|text| !text.contains(|c: char| c == ':' || c.is_control()));
+        let refused = prefix.to_owned();
+        if !plain {
+            return Err(ToolError::NotPlain(refused));
+        }
+        const TAKEN: [&str; 8] = ["/usr", "/etc/alternatives", "/proc", "/dev", "/tmp", BUILD_DIR, HOME_DIR, "/bin"];
+        const CLOSED: [&str; 5] = ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR];
+        let hides = |taken: &&str| Path::new(taken).starts_with(prefix);
+        if TAKEN.iter().any(|taken| hides(&taken)) || CLOSED.iter().any(|closed| prefix.starts_with(closed)) {
+            return Err(ToolError::Reserved(refused));
+        }
+        let Ok(folder) = fs::metadata(prefix) else {
+            return Err(ToolError::NotFolder(refused));
+        };
+        if !folder.is_dir() {
+            return Err(ToolError::NotFolder(refused));
+        }
+        if folder.mode() & 0o002 != 0 {
+            return Err(ToolError::OpenToAll(refused));
+        }
+        // Without a slash at its end, so that it joins `/bin` well.
+        Ok(Self { name: name.to_owned(), prefix: prefix.components().collect() })
+    }
+
+    /// What requirements call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is, outside and inside.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+}
+
+/// Tools in the order of their `PATH`, at most [`MAX_BINDS`], each prefix once.
+pub(super) fn distinct_tools(tools: Vec<Tool>) -> Vec<Tool> {
+    let mut distinct: Vec<Tool> = Vec::new();
+    for tool in tools {
+        if distinct.len() < MAX_BINDS && distinct.iter().all(|known| known.prefix != tool.prefix) {
+            distinct.push(tool);
+        }
+    }
+    distinct
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_tool_cannot_hide_the_sandbox() {
+        for prefix in ["/", "/usr", "/etc", "/home", "/tmp", "/proc/1", "/dev/shm", "/build/x", "/home/build"] {
+            assert_eq!(Tool::new("t", Path::new(prefix)), Err(ToolError::Reserved(prefix.into())), "{prefix}");
+        }
+        for prefix in ["opt", "/opt/../etc", "/opt/a:b", ""] {
+            assert_eq!(Tool::new("t", Path::new(prefix)), Err(ToolError::NotPlain(prefix.into())), "{prefix}");
+        }
+        assert_eq!(Tool::new("t", Path::new("/nowhere")), Err(ToolError::NotFolder("/nowhere".into())));
+    }
+
+    #[test]
+    fn merged_and_unmerged_hosts_are_both_shown() {
+        let host = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("usr/bin", host.path().join("bin")).unwrap();
+        fs::create_dir(host.path().join("lib")).unwrap();
+        let lib = host.path().join("lib");
+        let expected: Vec<OsString> =
+            vec!["--symlink".into(), "usr/bin".into(), "/bin".into(), "--ro-bind".into(), lib.into(), "/lib".into()];
+        assert_eq!(host_folders(host.path()), expected);
+    }
+
+    #[test]
+    fn steps_that_no_program_can_be_given_are_refused() {
+        let step = |argv: &[&str], environment: &[(&str, &str)]| Step {
+            argv: argv.iter().map(|&text| text.to_owned()).collect(),
+            environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        };
+        for bad in [step(&[], &[]), step(&[""], &[]), step(&["a", "b\0"], &[]), step(&["a"], &[("", "")]), step(&["a"], &[("A=B", "")])] {
+            assert!(matches!(bad.check(), Err(SandboxFailure::Unspeakable(_))), "{bad:?}");
+        }
+        assert!(step(&["a", ""], &[("A", "b=c")]).check().is_ok());
+    }
+}

@@ -1,0 +1,307 @@
+//! Watching a running step for limits that the kernel does not enforce for us.
+//!
+//! With a control group that is the disk, and reading what the kernel has counted. Without one it is also memory and processes,
+//! found by walking `/proc` from the sandbox's process 1: less exact, a build can overshoot by what it touches between two looks.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use super::cgroup::{Counters, Group};
+use super::janitor;
+use super::limits::{Limit, Limits};
+
+/// Between two looks at counters of a control group.
+const GROUP_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks at `/proc`.
+const PROC_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two measurements of the work folder, when free space says that it may be full, and when it does not.
+const MEASURE_SOONEST: Duration = Duration::from_millis(250);
+const MEASURE_LATEST: Duration = Duration::from_secs(5);
+/// Looking may cost one part in this many of the time.
+const LEISURE: u32 = 10;
+/// Below this much free space on the host's disk no build goes on.
+const DISK_FLOOR_BYTES: u64 = 256 << 20;
+/// A build that was refused this many forks is a bomb, not a wide `make`.
+const REFUSED_FORKS: u64 = 1000;
+/// How long a build without a control group may stand at its process limit.
+const SATURATED: Duration = Duration::from_secs(2);
+
+/// The eyes on one step.
+#[derive(Debug)]
+pub(super) struct Watch {
+    limits: Limits,
+    group: Option<Arc<Group>>,
+    before: Counters,
+    disk: Disk,
+    next: Instant,
+    peak_memory_bytes: u64,
+    cpu: Option<Duration>,
+    at_process_limit_since: Option<Instant>,
+    was_at_process_limit: bool,
+}
+
+/// What a step used and ran into, told after its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    pub(super) ran_out_of_memory: bool,
+    pub(super) ran_out_of_processes: bool,
+    pub(super) peak_memory_bytes: Option<u64>,
+    pub(super) cpu: Option<Duration>,
+}
+
+impl Watch {
+    /// `folders` are measured together.
+    pub(super) fn new(limits: Limits, group: Option<Arc<Group>>, folders: Vec<OwnedFd>, now: Instant) -> Self {
+        let before = group.as_ref().map(|group| group.counters()).unwrap_or_default();
+        Self {
+            limits,
+            group,
+            before,
+            disk: Disk { folders, known_bytes: None, due: now + MEASURE_LATEST, soonest: now },
+            next: now + PROC_INTERVAL,
+            peak_memory_bytes: 0,
+            cpu: None,
+            at_process_limit_since: None,
+            was_at_process_limit: false,
+        }
+    }
+
+    /// When [`Self::look`] should be called next.
+    pub(super) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Looks once; the limit that was passed, if one was. `first` is the sandbox's process 1.
+    pub(super) fn look(&mut self, first: Option<Pid>, now: Instant) -> Option<Limit> {
+        let started = Instant::now();
+        let passed = self.look_at_group_or_processes(first, now).or_else(|| self.disk.look(self.limits.disk_bytes, now));
+        let interval = if self.group.is_some() { GROUP_INTERVAL } else { PROC_INTERVAL };
+        self.next = now + interval.max(started.elapsed() * LEISURE);
+        passed
+    }
+
+    fn look_at_group_or_processes(&mut self, first: Option<Pid>, now: Instant) -> Option<Limit> {
+        if let Some(group) = &self.group {
+            let seen = group.counters();
+            if seen.oom_kills > self.before.oom_kills {
+                return Some(Limit::Memory);
+            }
+            return (seen.refused_forks - self.before.refused_forks > REFUSED_FORKS).then_some(Limit::Processes);
+        }
+        let survey = Survey::take(first?);
+        self.cpu = self.cpu.max(survey.cpu());
+        let mut bytes = survey.resident_bytes();
+        if bytes > self.limits.memory_bytes {
+            // Pages shared after a fork were counted for each process; now share them out.
+            bytes = survey.proportional_bytes();
+        }
+        self.peak_memory_bytes = self.peak_memory_bytes.max(bytes);
+        if bytes > self.limits.memory_bytes {
+            return Some(Limit::Memory);
+        }
+        if survey.threads() < u64::from(self.limits.processes) {
+            self.at_process_limit_since = None;
+            return None;
+        }
+        self.was_at_process_limit = true;
+        let since = *self.at_process_limit_since.get_or_insert(now);
+        (now.duration_since(since) >= SATURATED).then_some(Limit::Processes)
+    }
+
+    /// What is known after the step's last process has died.
+    pub(super) fn findings(&self) -> Findings {
+        let Some(group) = &self.group else {
+            return Findings {
+                ran_out_of_memory: false,
+                ran_out_of_processes: self.was_at_process_limit,
+                peak_memory_bytes: (self.peak_memory_bytes > 0).then_some(self.peak_memory_bytes),
+                cpu: self.cpu,
+            };
+        };
+        let after = group.counters();
+        Findings {
+            ran_out_of_memory: after.oom_kills > self.before.oom_kills,
+            ran_out_of_processes: after.refused_forks > self.before.refused_forks,
+            peak_memory_bytes: after.peak_memory_bytes,
+            cpu: after.cpu.zip(self.before.cpu).map(|(after, before)| after.saturating_sub(before)),
+        }
+    }
+}
+
+/// The disk is measured when free space has shrunk by what is left of the limit, and now and then in case others freed as much.
+#[derive(Debug)]
+struct Disk {
+    folders: Vec<OwnedFd>,
+    /// What was occupied at the last measurement, and what was free then.
+    known_bytes: Option<(u64, u64)>,
+    due: Instant,
+    soonest: Instant,
+}
+
+impl Disk {
+    fn look(&mut self, limit_bytes: u64, now: Instant) -> Option<Limit> {
+        let free = self.folders.first().and_then(|folder| rustix::fs::fstatfs(folder).ok())?;
+        let free_bytes = free.f_bavail.saturating_mul(u64::try_from(free.f_bsize).unwrap_or(1));
+        if free_bytes < DISK_FLOOR_BYTES {
+            return Some(Limit::Disk);
+        }
+        // An entry costs a measurement at least a block, also where inodes are not free space.
+        let room = free_bytes.saturating_add(free.f_ffree.saturating_mul(4096));
+        let suspicious = self.known_bytes.is_none_or(|(used, then)| used + then.saturating_sub(room) > limit_bytes);
+        if now < self.due && (!suspicious || now < self.soonest) {
+            return None;
+        }
+        let started = Instant::now();
+        let measured: std::io::Result<u64> = self.folders.iter().map(|folder| janitor::occupied_bytes(folder.as_fd())).sum();
+        let cost = started.elapsed() * LEISURE;
+        self.soonest = now + MEASURE_SOONEST.max(cost);
+        self.due = now + MEASURE_LATEST.max(cost);
+        match measured {
+            Ok(used) => {
+                self.known_bytes = Some((used, room));
+                (used > limit_bytes).then_some(Limit::Disk)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the work folder changed while it was measured");
+                None
+            }
+        }
+    }
+}
+
+/// The processes of one sandbox at one moment.
+struct Survey {
+    members: Vec<Member>,
+}
+
+#[derive(Clone, Copy)]
+struct Member {
+    pid: i32,
+    parent: i32,
+    threads: u64,
+    /// In ticks of `CLK_TCK`, with those of children that were waited for.
+    ticks: u64,
+}
+
+/// `USER_HZ` is 100 on every Linux that has `/proc`.
+const TICK: Duration = Duration::from_millis(10);
+
+impl Survey {
+    fn take(first: Pid) -> Self {
+        let first = first.as_raw_nonzero().get();
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let all: HashMap<i32, Member> = all
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|pid: i32| parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
+            .map(|member| (member.pid, member))
+            .collect();
+        let descends = |member: &Member| {
+            let mut pid = member.pid;
+            // Bounded, because the processes were not all read at the same moment.
+            for _ in 0..all.len() {
+                if pid == first {
+                    return true;
+                }
+                match all.get(&pid) {
+                    Some(member) => pid = member.parent,
+                    None => return false,
+                }
+            }
+            false
+        };
+        Self { members: all.values().filter(|member| descends(member)).copied().collect() }
+    }
+
+    fn threads(&self) -> u64 {
+        self.members.iter().map(|member| member.threads).sum()
+    }
+
+    fn cpu(&self) -> Option<Duration> {
+        let ticks: u64 = self.members.iter().map(|member| member.ticks).sum();
+        (ticks > 0).then(|| TICK * u32::try_from(ticks).unwrap_or(u32::MAX))
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        self.members.iter().map(|member| kibibytes(member.pid, "status", ["RssAnon:", "RssShmem:"]).unwrap_or(0) << 10).sum()
+    }
+
+    fn proportional_bytes(&self) -> u64 {
+        let of = |member: &Member| {
+            kibibytes(member.pid, "smaps_rollup", ["Pss_Anon:", "Pss_Shmem:"])
+                .or_else(|| kibibytes(member.pid, "status", ["RssAnon:", "RssShmem:"]))
+        };
+        self.members.iter().map(|member| of(member).unwrap_or(0) << 10).sum()
+    }
+}
+
+/// The sum of two lines `NAME: number kB` of a file of `/proc/PID`; none when neither is there.
+fn kibibytes(pid: i32, file: &str, names: [&str; 2]) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let value = |line: &str| names.iter().find_map(|name| line.strip_prefix(name))?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+    text.lines().filter_map(value).reduce(|a, b| a + b)
+}
+
+/// See proc_pid_stat(5): the name in parentheses may hold anything, so fields are counted from its end.
+fn parse_stat(pid: i32, stat: &str) -> Option<Member> {
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(Member {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        ticks: number(11)? + number(12)? + number(13)? + number(14)?,
+        threads: number(17)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_process_may_call_itself_anything() {
+        let stat = "42 (a) b) R 7 42 42 0 -1 4194304 90 0 0 0 3 4 5 6 20 0 9 0 12345 1000 100 184467";
+        let member = parse_stat(42, stat).unwrap();
+        assert_eq!((member.parent, member.ticks, member.threads), (7, 18, 9));
+        assert!(parse_stat(1, "garbage").is_none());
+    }
+
+    #[test]
+    fn a_survey_finds_descendants_and_nobody_else() {
+        let mut child = std::process::Command::new("/bin/sh").args(["-c", "sleep 60 & sleep 60"]).spawn().unwrap();
+        let first = Pid::from_child(&child);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let survey = loop {
+            let survey = Survey::take(first);
+            if survey.members.len() == 3 || Instant::now() > deadline {
+                break survey;
+            }
+            std::thread::yield_now();
+        };
+        let processes: Vec<Pid> = survey.members.iter().filter_map(|member| Pid::from_raw(member.pid)).collect();
+        assert_eq!(processes.len(), 3);
+        assert!(survey.resident_bytes() > 0 && survey.proportional_bytes() <= survey.resident_bytes() * 2);
+        for pid in processes {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_disk_is_measured_again_only_when_space_has_shrunk() {
+        let place = tempfile::tempdir().unwrap();
+        let folder: OwnedFd = fs::File::open(place.path()).unwrap().into();
+        let now = Instant::now();
+        let mut disk = Disk { folders: vec![folder], known_bytes: None, due: now + MEASURE_LATEST, soonest: now };
+        assert_eq!(disk.look(1 << 40, now), None);
+        fs::write(place.path().join("big"), vec![1; 2 << 20]).unwrap();
+        assert_eq!(disk.look(1 << 40, now + Duration::from_secs(1)), None);
+        assert_eq!(disk.look(1 << 20, now + Duration::from_secs(10)), Some(Limit::Disk));
+    }
+}
