@@ -7,12 +7,11 @@
 
 pub mod chance;
 pub mod clock;
+pub mod coordinator;
 pub mod coordinators;
 pub mod hearsay;
-pub mod coordinator;
 pub mod home;
 pub mod network;
 pub mod shutdown;
-//! hands
 
 pub mod volunteer;

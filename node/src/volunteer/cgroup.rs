@@ -93,7 +93,8 @@ pub fn detect(root: &Path) -> Result<Hierarchy, Absent> {
     let mounts = parse_mounts(&read("proc/self/mountinfo")?);
     let own = read("proc/self/cgroup")?;
     let first_version = |controller: &'static str| -> Option<PathBuf> {
-        let mount = mounts.iter().find(|mount| mount.kind == "cgroup" && mount.options.split(',').any(|o| o == controller))?;
+        let mount =
+            mounts.iter().find(|mount| mount.kind == "cgroup" && mount.options.split(',').any(|o| o == controller))?;
         let group = own.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             fields.next()?.split(',').any(|name| name == controller).then(|| fields.next())?
@@ -327,7 +328,10 @@ impl Group {
                 oom_kills: field(&read(memory, "memory.oom_control"), "oom_kill"),
                 refused_forks: field(&read(pids, "pids.events"), "max"),
                 peak_memory_bytes: read(memory, "memory.max_usage_in_bytes").trim().parse().ok(),
-                cpu: cpuacct.as_ref().and_then(|it| read(it, "cpuacct.usage").trim().parse().ok()).map(Duration::from_nanos),
+                cpu: cpuacct
+                    .as_ref()
+                    .and_then(|it| read(it, "cpuacct.usage").trim().parse().ok())
+                    .map(Duration::from_nanos),
             },
             Folders::V2(folder) => Counters {
                 oom_kills: field(&read(folder, "memory.events"), "oom_kill"),

@@ -72,7 +72,8 @@ fn a_version_1_group_gets_its_limits_and_gives_its_counters() {
         cores: 2,
     };
     let group = Group::create(&hierarchy, "a1", &limits).unwrap();
-    let folder = |controller: &str| machine.path(&format!("sys/fs/cgroup/{controller}/barnraise-{}-a1", std::process::id()));
+    let folder =
+        |controller: &str| machine.path(&format!("sys/fs/cgroup/{controller}/barnraise-{}-a1", std::process::id()));
     let text = |controller: &str, file: &str| fs::read_to_string(folder(controller).join(file)).unwrap();
     assert_eq!(text("memory/us", "memory.limit_in_bytes"), "1073741824");
     assert_eq!(text("pids/us", "pids.max"), "103");
@@ -81,8 +82,12 @@ fn a_version_1_group_gets_its_limits_and_gives_its_counters() {
     fs::write(folder("memory/us").join("memory.max_usage_in_bytes"), "4096\n").unwrap();
     fs::write(folder("pids/us").join("pids.events"), "max 17\n").unwrap();
     fs::write(folder("cpu,cpuacct").join("cpuacct.usage"), "2500000000\n").unwrap();
-    let expected =
-        Counters { oom_kills: 3, refused_forks: 17, peak_memory_bytes: Some(4096), cpu: Some(Duration::from_millis(2500)) };
+    let expected = Counters {
+        oom_kills: 3,
+        refused_forks: 17,
+        peak_memory_bytes: Some(4096),
+        cpu: Some(Duration::from_millis(2500)),
+    };
     assert_eq!(group.counters(), expected);
 }
 
@@ -110,7 +115,10 @@ fn version_2_delegated_to_us_makes_us_move_into_a_leaf() {
     assert_eq!(hierarchy, Hierarchy::V2 { base: machine.path(base), seat: Seat::OwnGroup });
     hierarchy.prepare().unwrap();
     assert_eq!(fs::read_to_string(machine.path(&format!("{base}/agent/cgroup.procs"))).unwrap(), "0");
-    assert_eq!(fs::read_to_string(machine.path(&format!("{base}/cgroup.subtree_control"))).unwrap(), "+memory +pids +cpu");
+    assert_eq!(
+        fs::read_to_string(machine.path(&format!("{base}/cgroup.subtree_control"))).unwrap(),
+        "+memory +pids +cpu"
+    );
 }
 
 #[test]

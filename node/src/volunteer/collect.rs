@@ -63,7 +63,9 @@ impl FromStr for OutputPattern {
         let mut parts: Vec<&str> = text.split('/').collect();
         let last = match parts.pop() {
             Some("**") if !parts.is_empty() => Last::Below,
-            Some(name) if is_acceptable(name) && name.contains('*') && !name.contains("**") => Last::Glob(name.to_owned()),
+            Some(name) if is_acceptable(name) && name.contains('*') && !name.contains("**") => {
+                Last::Glob(name.to_owned())
+            }
             Some(name) if is_acceptable(name) && !name.contains('*') => Last::Name(name.to_owned()),
             _ => return Err(refused()),
         };
@@ -323,7 +325,11 @@ impl Search<'_> {
     }
 
     /// The wanted names in a folder; none when there is no such folder.
-    fn list(&mut self, folder: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<Vec<(String, FileType)>>, CollectError> {
+    fn list(
+        &mut self,
+        folder: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Option<Vec<(String, FileType)>>, CollectError> {
         let Some(open) = open_inner_folder(self.build, folder)? else {
             return Ok(None);
         };
@@ -361,12 +367,16 @@ fn kind_of(folder: &OwnedFd, name: &CStr) -> rustix::io::Result<FileType> {
     Ok(FileType::from_raw_mode(stat.st_mode))
 }
 
-const INSIDE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
 
 fn open_inner_folder(build: &OwnedFd, folder: &str) -> Result<Option<OwnedFd>, CollectError> {
     if folder.is_empty() {
-        return open_folder(build.as_fd(), c".").map(Some).map_err(|errno| CollectError::Io { path: ".".to_owned(), source: errno.into() });
+        return open_folder(build.as_fd(), c".")
+            .map(Some)
+            .map_err(|errno| CollectError::Io { path: ".".to_owned(), source: errno.into() });
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat2(build, folder, flags, Mode::empty(), INSIDE) {
@@ -389,7 +399,9 @@ fn open_output(build: &OwnedFd, owner: u32, path: &str) -> Result<(OwnedFd, Stat
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = match rustix::fs::openat2(build, path, look, Mode::empty(), INSIDE) {
         // With `NO_SYMLINKS` the kernel does not say whether the last part was the link.
-        Err(Errno::LOOP) if is_link(build, path) => return Err(CollectError::NotAFile { path: path.to_owned(), what: "a symbolic link" }),
+        Err(Errno::LOOP) if is_link(build, path) => {
+            return Err(CollectError::NotAFile { path: path.to_owned(), what: "a symbolic link" });
+        }
         opened => opened.map_err(failed)?,
     };
     let seen = rustix::fs::fstat(&place).map_err(failed)?;
@@ -450,9 +462,13 @@ fn refuse_case_twins(paths: &BTreeSet<String>) -> Result<(), CollectError> {
 
 /// One part of a path that may be shown, stored and written anywhere: no control characters, none that reorder text.
 fn is_acceptable(name: &str) -> bool {
-    let reorders = |c: char| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let reorders =
+        |c: char| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let breaks = |c: char| matches!(c, '\u{2028}' | '\u{2029}' | '/' | '\\' | char::REPLACEMENT_CHARACTER);
-    !name.is_empty() && name != "." && name != ".." && !name.contains(|c: char| c.is_control() || reorders(c) || breaks(c))
+    !name.is_empty()
+        && name != "."
+        && name != ".."
+        && !name.contains(|c: char| c.is_control() || reorders(c) || breaks(c))
 }
 
 fn join(folder: &str, name: &str) -> String {

@@ -67,7 +67,12 @@ impl Left {
 
 #[test]
 fn declared_outputs_come_sorted_once_and_with_plain_modes() {
-    let left = Left::new().file("lua", 0o751).file("lib/a.so", 0o600).file("lib/b.so", 0o777).file("lib/note", 0o644).file("x/y/z", 0o644);
+    let left = Left::new()
+        .file("lua", 0o751)
+        .file("lib/a.so", 0o600)
+        .file("lib/b.so", 0o777)
+        .file("lib/note", 0o644)
+        .file("x/y/z", 0o644);
     let taken = left.take(&["x/**", "lib/*.so", "lua", "lib/a.so"]).unwrap();
     let shown: Vec<(&str, u64, u32)> = taken.iter().map(|c| (c.path.as_str(), c.size, c.kind.mode())).collect();
     assert_eq!(shown, [("lib/a.so", 8, 0o644), ("lib/b.so", 8, 0o755), ("lua", 3, 0o755), ("x/y/z", 5, 0o644)]);
@@ -78,13 +83,32 @@ fn what_is_not_there_is_named() {
     let left = Left::new().file("lib/a.o", 0o644);
     fs::create_dir(left.path("empty")).unwrap();
     for output in ["lua", "lib/*.so", "empty/**", "nowhere/**", "nowhere/x", "nowhere/*"] {
-        assert!(matches!(left.take(&[output]), Err(CollectError::Missing { pattern }) if pattern == output), "{output}");
+        assert!(
+            matches!(left.take(&[output]), Err(CollectError::Missing { pattern }) if pattern == output),
+            "{output}"
+        );
     }
 }
 
 #[test]
 fn patterns_cannot_leave_the_work_folder() {
-    for text in ["", "/etc/passwd", "../x", "a/../b", "./a", "a//b", "a/", "*/b", "**", "a**", "a/**/b", "a\nb", "a\0", "a\\b", "\u{202e}a"] {
+    for text in [
+        "",
+        "/etc/passwd",
+        "../x",
+        "a/../b",
+        "./a",
+        "a//b",
+        "a/",
+        "*/b",
+        "**",
+        "a**",
+        "a/**/b",
+        "a\nb",
+        "a\0",
+        "a\\b",
+        "\u{202e}a",
+    ] {
         assert!(text.parse::<OutputPattern>().is_err(), "{text:?}");
     }
     for text in ["a", "a/b.so", "a/*.so", "*", "a/**"] {
@@ -94,7 +118,12 @@ fn patterns_cannot_leave_the_work_folder() {
 
 #[test]
 fn links_are_refused_wherever_they_lead() {
-    let left = Left::new().link("/etc/shadow", "shadow").link("/etc", "etc").file("d/real", 0o644).link("d", "inner").link("real", "d/near");
+    let left = Left::new()
+        .link("/etc/shadow", "shadow")
+        .link("/etc", "etc")
+        .file("d/real", 0o644)
+        .link("d", "inner")
+        .link("real", "d/near");
     assert_eq!(left.refusal(&["shadow"]), "the output `shadow` is a symbolic link, not a file");
     assert_eq!(left.refusal(&["sh*"]), "the output `shadow` is a symbolic link, not a file");
     assert_eq!(left.refusal(&["etc/passwd"]), "`etc/passwd` on the way to an output is not a folder of the build");
@@ -124,7 +153,10 @@ fn modes_that_mean_more_than_executable_are_refused() {
 fn names_that_could_deceive_are_refused() {
     for name in ["a\n\u{1b}[31m", "bell\u{7}", "c1\u{9b}", "gpj.\u{202e}exe", "back\\slash"] {
         let left = Left::new().file(&format!("out/{name}"), 0o644);
-        assert!(matches!(left.take(&["out/**"]), Err(CollectError::Name { folder, .. }) if folder == "out"), "{name:?}");
+        assert!(
+            matches!(left.take(&["out/**"]), Err(CollectError::Name { folder, .. }) if folder == "out"),
+            "{name:?}"
+        );
         assert!(matches!(left.take(&["out/*"]), Err(CollectError::Name { .. })), "{name:?}");
     }
     let left = Left::new();
@@ -153,7 +185,8 @@ fn a_file_of_somebody_else_is_refused() {
     let left = Left::new().file("one", 0o644);
     let build: OwnedFd = File::open(left.0.path()).unwrap().into();
     let outputs = ["one".parse().unwrap()];
-    let taken = collect(&build, rustix::process::geteuid().as_raw() + 1, &outputs, &CollectLimits::default(), |_, _| Ok(()));
+    let taken =
+        collect(&build, rustix::process::geteuid().as_raw() + 1, &outputs, &CollectLimits::default(), |_, _| Ok(()));
     assert!(matches!(taken, Err(CollectError::Foreign { .. })));
 }
 
@@ -172,9 +205,15 @@ fn counts_sizes_and_depths_are_bounded() {
     let limits = CollectLimits::default();
     assert_eq!(refusal(&["many/**"], CollectLimits { files: 19, ..limits }), "too many files to collect: more than 19");
     assert_eq!(refusal(&["many/**"], CollectLimits { bytes: 99, ..limits }), "too many bytes to collect: more than 99");
-    assert_eq!(refusal(&["many/*"], CollectLimits { entries: 10, ..limits }), "too many entries of folders to collect: more than 10");
+    assert_eq!(
+        refusal(&["many/*"], CollectLimits { entries: 10, ..limits }),
+        "too many entries of folders to collect: more than 10"
+    );
     assert_eq!(refusal(&["deep/**"], limits), "too many folders in a path to collect: more than 32");
-    assert_eq!(refusal(&["deep/**"], CollectLimits { path_bytes: 9, ..limits }), "too many bytes in a path to collect: more than 9");
+    assert_eq!(
+        refusal(&["deep/**"], CollectLimits { path_bytes: 9, ..limits }),
+        "too many bytes in a path to collect: more than 9"
+    );
     assert_eq!(left.take_within(&["many/**"], CollectLimits { files: 20, bytes: 100, ..limits }).unwrap().len(), 20);
 }
 

@@ -50,7 +50,10 @@ pub(super) fn give_to(top: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
 }
 
 /// Shows every entry below `top` to `visit`, with the folder it lies in.
-fn walk(top: BorrowedFd<'_>, mut visit: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<ControlFlow<()>>) -> io::Result<()> {
+fn walk(
+    top: BorrowedFd<'_>,
+    mut visit: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<ControlFlow<()>>,
+) -> io::Result<()> {
     let mut here = open_folder(top, c".")?;
     // The way back up, by identity instead of by open descriptors, which would be as many as the tree is deep.
     let mut levels = Vec::new();
@@ -186,7 +189,12 @@ fn remove_one(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Removal> {
 
 /// Opens a folder, giving its owner back the right to do so when it was taken away.
 fn open_unlocked(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    let place = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let place = rustix::fs::openat(
+        parent,
+        name,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
     if !mode.contains(Mode::RWXU) {
         // Through the descriptor: a name could be exchanged for a link between two calls.

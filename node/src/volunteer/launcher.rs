@@ -199,7 +199,8 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
 /// An anonymous file with these bytes, to be read from its start.
 fn memory_file(bytes: &[u8]) -> Result<OwnedFd, LaunchError> {
     let failed = |source| LaunchError { moment: Moment::Prepare, source };
-    let mut file = File::from(rustix::fs::memfd_create(c"barnraise", MemfdFlags::CLOEXEC).map_err(at(Moment::Prepare))?);
+    let mut file =
+        File::from(rustix::fs::memfd_create(c"barnraise", MemfdFlags::CLOEXEC).map_err(at(Moment::Prepare))?);
     file.write_all(bytes).map_err(failed)?;
     rustix::fs::seek(&file, SeekFrom::Start(0)).map_err(at(Moment::Prepare))?;
     Ok(file.into())

@@ -108,7 +108,9 @@ fn install_command() -> &'static str {
         ("zypper", "zypper install bubblewrap"),
         ("apk", "apk add bubblewrap"),
     ];
-    let installed = known.iter().find(|(program, _)| Path::new("/usr/bin").join(program).exists() || Path::new("/sbin").join(program).exists());
+    let installed = known
+        .iter()
+        .find(|(program, _)| Path::new("/usr/bin").join(program).exists() || Path::new("/sbin").join(program).exists());
     installed.unwrap_or(&known[0]).1
 }
 
@@ -271,20 +273,28 @@ mod tests {
     #[test]
     fn a_bubblewrap_that_gives_up_is_quoted() {
         let options = NEEDED.join(" ");
-        let (_broken, path) = program(&format!("#!/bin/sh\n[ \"$1\" = --help ] && echo '{options}' && exit\necho 'bwrap: oh no' >&2\nexit 1\n"), 0o755);
+        let (_broken, path) = program(
+            &format!("#!/bin/sh\n[ \"$1\" = --help ] && echo '{options}' && exit\necho 'bwrap: oh no' >&2\nexit 1\n"),
+            0o755,
+        );
         assert_eq!(refusal(&path), Unavailable::Failed("bwrap: oh no".to_owned()));
     }
 
     #[test]
     fn what_bubblewrap_says_is_understood() {
         let denied = "bwrap: setting up uid map: Permission denied";
-        let setting = |name: &'static str, value: &'static str| move |asked: &str| (asked == name).then(|| format!("{value}\n"));
-        assert_eq!(diagnose(denied, setting("kernel.apparmor_restrict_unprivileged_userns", "1")), Unavailable::AppArmor);
+        let setting =
+            |name: &'static str, value: &'static str| move |asked: &str| (asked == name).then(|| format!("{value}\n"));
+        assert_eq!(
+            diagnose(denied, setting("kernel.apparmor_restrict_unprivileged_userns", "1")),
+            Unavailable::AppArmor
+        );
         assert_eq!(
             diagnose("bwrap: No permissions to create new namespace", setting("kernel.unprivileged_userns_clone", "0")),
             Unavailable::UserNamespacesForbidden { setting: "kernel.unprivileged_userns_clone=1" }
         );
-        let nested = "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)";
+        let nested =
+            "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)";
         assert_eq!(diagnose(nested, |_| None), Unavailable::NamespacesExhausted);
         assert_eq!(
             diagnose(nested, setting("user.max_user_namespaces", "0")),

@@ -221,7 +221,12 @@ impl Watched {
         };
         // One millisecond more than the difference, so that the wake is never just before the moment it is for.
         let ready = poll(
-            [Some(self.outer.as_fd()), fd(&self.output), fd(&self.status), self.stop.is_none().then(|| self.order.cancel.as_fd())],
+            [
+                Some(self.outer.as_fd()),
+                fd(&self.output),
+                fd(&self.status),
+                self.stop.is_none().then(|| self.order.cancel.as_fd()),
+            ],
             wake.saturating_duration_since(now) + Duration::from_millis(1),
         )?;
         if ready[1] {
@@ -446,8 +451,12 @@ fn read_some(from: &mut Option<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize>
 
 /// Waits until one of the descriptors is ready or `timeout` has passed, and says which are.
 fn poll(fds: [Option<BorrowedFd<'_>>; 4], timeout: Duration) -> io::Result<[bool; 4]> {
-    let mut polled: Vec<PollFd<'_>> = fds.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-    let timeout = Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(timeout.subsec_nanos()) };
+    let mut polled: Vec<PollFd<'_>> =
+        fds.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
     match rustix::event::poll(&mut polled, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(errno.into()),
@@ -499,7 +508,10 @@ mod tests {
         assert_eq!(said("bwrap: execvp ./configure: Permission denied\n"), "Exited(126)");
         let setup = "bwrap: setting up uid map: Permission denied";
         assert_eq!(said(&format!("{setup}\n")), format!("SandboxFailed(Setup {{ words: \"{setup}\" }})"));
-        assert_eq!(named(&Ending { sandbox: ExitStatus::from_raw(9), ..ending(None) }), "SandboxFailed(Killed { signal: 9 })");
+        assert_eq!(
+            named(&Ending { sandbox: ExitStatus::from_raw(9), ..ending(None) }),
+            "SandboxFailed(Killed { signal: 9 })"
+        );
     }
 
     #[test]

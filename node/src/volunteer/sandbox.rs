@@ -93,8 +93,13 @@ impl Sandbox {
                     options.extend(["--bind".into(), stage.show(folder)?.into(), inside.into()]);
                 }
                 for tool in scene.tools {
-                    let prefix = fs::File::open(&tool.prefix).map_err(|source| LaunchError { moment: Moment::Stage, source })?;
-                    options.extend(["--ro-bind".into(), stage.show(prefix.as_fd())?.into(), tool.prefix.clone().into()]);
+                    let prefix =
+                        fs::File::open(&tool.prefix).map_err(|source| LaunchError { moment: Moment::Stage, source })?;
+                    options.extend([
+                        "--ro-bind".into(),
+                        stage.show(prefix.as_fd())?.into(),
+                        tool.prefix.clone().into(),
+                    ]);
                 }
                 descent = Some(Descent { uid, stage });
             }
@@ -117,16 +122,15 @@ impl Sandbox {
             Some(group) => group.entrances().map_err(|source| LaunchError { moment: Moment::JoinGroup, source })?,
             None => Vec::new(),
         };
-        let mut rlimits = vec![
-            (Resource::Core, 0),
-            (Resource::Fsize, scene.limits.disk_bytes),
-            (Resource::Nofile, OPEN_FILES),
-        ];
+        let mut rlimits =
+            vec![(Resource::Core, 0), (Resource::Fsize, scene.limits.disk_bytes), (Resource::Nofile, OPEN_FILES)];
         let mut gate = Gate::Open;
         match (scene.group, scene.workspace.user()) {
             (Some(_), _) => {}
             // The uid is nobody else's, so the kernel counts this build alone.
-            (None, BuildUser::Own { .. }) => rlimits.push((Resource::Nproc, u64::from(scene.limits.processes) + OWN_PROCESSES)),
+            (None, BuildUser::Own { .. }) => {
+                rlimits.push((Resource::Nproc, u64::from(scene.limits.processes) + OWN_PROCESSES))
+            }
             // Ours would be counted with it: the limit is set from outside, on process 1, before the gate is opened.
             (None, BuildUser::Caller) => gate = Gate::Shut,
         }
@@ -148,8 +152,20 @@ impl Sandbox {
     fn fixed_options(&self, scene: &Scene<'_>, step: &Step) -> Vec<OsString> {
         let mut options: Vec<OsString> = [
             // `--unshare-all` alone only tries the user and cgroup namespaces.
-            "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
-            "--uid", INNER_ID, "--gid", INNER_ID, "--hostname", "build", "--clearenv",
+            "--unshare-user",
+            "--unshare-all",
+            "--disable-userns",
+            "--die-with-parent",
+            "--new-session",
+            "--cap-drop",
+            "ALL",
+            "--uid",
+            INNER_ID,
+            "--gid",
+            INNER_ID,
+            "--hostname",
+            "build",
+            "--clearenv",
         ]
         .map(OsString::from)
         .into();
@@ -162,10 +178,27 @@ impl Sandbox {
         let temporary = (scene.limits.memory_bytes / 2).max(SHARED_MEMORY_BYTES).to_string();
         options.extend(
             [
-                "--proc", "/proc", "--dev", "/dev",
+                "--proc",
+                "/proc",
+                "--dev",
+                "/dev",
                 // `--dev` makes a file system of half the machine's memory: bounded where it is meant to be written, else read-only.
-                "--perms", "1777", "--size", &shared_memory, "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
-                "--perms", "1777", "--size", &temporary, "--tmpfs", "/tmp", "--chdir", BUILD_DIR,
+                "--perms",
+                "1777",
+                "--size",
+                &shared_memory,
+                "--tmpfs",
+                "/dev/shm",
+                "--remount-ro",
+                "/dev",
+                "--perms",
+                "1777",
+                "--size",
+                &temporary,
+                "--tmpfs",
+                "/tmp",
+                "--chdir",
+                BUILD_DIR,
             ]
             .map(OsString::from),
         );
@@ -209,7 +242,8 @@ impl Step {
 }
 
 pub(super) fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), SandboxFailure> {
-    let bad = |(name, value): &(&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
+    let bad =
+        |(name, value): &(&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
     match environment.iter().find(bad) {
         Some((name, _)) => Err(SandboxFailure::Unspeakable(name.clone())),
         None => Ok(()),
@@ -388,7 +422,13 @@ mod tests {
             argv: argv.iter().map(|&text| text.to_owned()).collect(),
             environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
         };
-        for bad in [step(&[], &[]), step(&[""], &[]), step(&["a", "b\0"], &[]), step(&["a"], &[("", "")]), step(&["a"], &[("A=B", "")])] {
+        for bad in [
+            step(&[], &[]),
+            step(&[""], &[]),
+            step(&["a", "b\0"], &[]),
+            step(&["a"], &[("", "")]),
+            step(&["a"], &[("A=B", "")]),
+        ] {
             assert!(matches!(bad.check(), Err(SandboxFailure::Unspeakable(_))), "{bad:?}");
         }
         assert!(step(&["a", ""], &[("A", "b=c")]).check().is_ok());

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 
 /// The filters as the kernel reads them, ready to be handed to bubblewrap.
@@ -112,13 +113,17 @@ const X32_BIT: u32 = 0x4000_0000;
 fn forbidden() -> Result<BpfProgram, seccompiler::Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|&number| (number, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![when([masked(0, CLONE_NEWUSER)?])?]);
-    rules.insert(libc::SYS_ioctl, vec![when([compare(1, SeccompCmpOp::Eq, TIOCSTI)?])?, when([compare(1, SeccompCmpOp::Eq, TIOCLINUX)?])?]);
+    rules.insert(
+        libc::SYS_ioctl,
+        vec![when([compare(1, SeccompCmpOp::Eq, TIOCSTI)?])?, when([compare(1, SeccompCmpOp::Eq, TIOCLINUX)?])?],
+    );
     for (number, mode_argument) in [(libc::SYS_chmod, 1), (libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2)] {
         let each_bit = SET_ID_BITS.into_iter().map(|bit| when([masked(mode_argument, bit)?]));
         rules.insert(number, each_bit.collect::<Result<_, _>>()?);
     }
     // A network namespace does not cover every family: AF_VSOCK reaches the hypervisor.
-    let other_family = SOCKET_FAMILIES.into_iter().map(|family| compare(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs())));
+    let other_family =
+        SOCKET_FAMILIES.into_iter().map(|family| compare(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs())));
     rules.insert(libc::SYS_socket, vec![when(other_family.collect::<Result<Vec<_>, _>>()?)?]);
     filter(rules, libc::EPERM)
 }

@@ -130,7 +130,11 @@ const HELLO: &str = "#include <stdio.h>\nint main(void) { puts(\"hello from insi
 async fn a_c_program_is_built_run_and_collected_below_a_0700_home() {
     let mut attempt = Attempt::new(&sandbox(), ROOMY, &[("hello.c", HELLO)]);
     let end = attempt.run(&["cc", "-O2", "-o", "hello", "hello.c"]).await;
-    assert!(matches!(end.outcome, Outcome::Exited(0)), "{end:?} {}", String::from_utf8_lossy(&attempt.enclosure.log().to_bytes()));
+    assert!(
+        matches!(end.outcome, Outcome::Exited(0)),
+        "{end:?} {}",
+        String::from_utf8_lossy(&attempt.enclosure.log().to_bytes())
+    );
     if let Confinement::ControlGroups(_) = sandbox().confinement() {
         assert!(end.usage.cpu > Some(Duration::ZERO) && end.usage.peak_memory_bytes > Some(1 << 20), "{:?}", end.usage);
     }
@@ -176,7 +180,8 @@ async fn nothing_of_our_environment_or_descriptors_comes_in() {
     assert!(!said.1.contains("CARGO"), "{}", said.1);
     for (name, value) in std::env::vars_os() {
         let assignment = format!("{}={}", name.display(), value.display());
-        let allowed = ["LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/tmp", "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1"].contains(&assignment.as_str());
+        let allowed = ["LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/tmp", "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1"]
+            .contains(&assignment.as_str());
         assert!(allowed || !said.1.lines().any(|line| line == assignment), "{assignment} came in");
     }
     let last = said.1.lines().last().unwrap_or_default();
@@ -204,7 +209,11 @@ async fn forbidden_calls_are_refused_by_name() {
     let port = host.local_addr().unwrap().port().to_string();
     let mut attempt = Attempt::new(&sandbox(), ROOMY, &[("probes.c", PROBES)]);
     let built = attempt.run(&["cc", "-o", "probes", "probes.c"]).await;
-    assert!(matches!(built.outcome, Outcome::Exited(0)), "{}", String::from_utf8_lossy(&attempt.enclosure.log().to_bytes()));
+    assert!(
+        matches!(built.outcome, Outcome::Exited(0)),
+        "{}",
+        String::from_utf8_lossy(&attempt.enclosure.log().to_bytes())
+    );
     let said = attempt.shell(&format!("./probes {port}")).await;
     let expected = "loopback refused\nexternal unreachable\nvsock EPERM\nnetlink EPERM\npacket EPERM\nunshare EPERM\nclone-newuser EPERM\n\
                     clone3 ENOSYS\nmount EPERM\nptrace EPERM\nkeyctl EPERM\nbpf EPERM\nperf EPERM\nuserfaultfd EPERM\nio_uring ENOSYS\n\
@@ -235,7 +244,9 @@ async fn no_process_of_a_build_is_root_outside() {
         async move {
             until(|| path.join("up").exists()).await;
             let all = fs::read_dir("/proc").unwrap().flatten();
-            let ours = all.filter(|entry| fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(&word)));
+            let ours = all.filter(|entry| {
+                fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(&word))
+            });
             let uids: Vec<String> = ours
                 .filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok())
                 .filter_map(|status| status.lines().find(|line| line.starts_with("Uid:")).map(str::to_owned))
@@ -263,11 +274,21 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-async fn ends_by(sandbox: &Sandbox, limits: Limits, files: &[(&str, &str)], argv: &[&str], word: &str, expected: &[Limit]) {
+async fn ends_by(
+    sandbox: &Sandbox,
+    limits: Limits,
+    files: &[(&str, &str)],
+    argv: &[&str],
+    word: &str,
+    expected: &[Limit],
+) {
     let mut attempt = Attempt::new(sandbox, limits, files);
     let started = Instant::now();
     let end = attempt.run(argv).await;
-    assert!(matches!(&end.outcome, Outcome::Limit(limit) if expected.contains(limit)), "{end:?} instead of {expected:?}");
+    assert!(
+        matches!(&end.outcome, Outcome::Limit(limit) if expected.contains(limit)),
+        "{end:?} instead of {expected:?}"
+    );
     assert!(started.elapsed() < limits.wall + Duration::from_secs(12), "{:?}", started.elapsed());
     assert_eq!(living(word), 0, "processes are left");
     attempt.close().await;
@@ -345,7 +366,9 @@ async fn a_daemon_dies_with_its_step() {
     let word = canary("daemon");
     for sandbox in [sandbox(), polling()] {
         let mut attempt = Attempt::new(&sandbox, ROOMY, &[]);
-        let script = format!("(trap '' TERM HUP; setsid sh -c 'while :; do sleep 1; echo late > /build/late; done; : {word}' &) ; sleep 0.2; echo main ends");
+        let script = format!(
+            "(trap '' TERM HUP; setsid sh -c 'while :; do sleep 1; echo late > /build/late; done; : {word}' &) ; sleep 0.2; echo main ends"
+        );
         let said = attempt.shell(&script).await;
         assert_exit(&said, 0);
         assert_eq!(living(&word), 0, "the daemon lives");
@@ -455,7 +478,13 @@ async fn a_tool_is_at_its_own_path_first_in_path_and_read_only() {
     fs::set_permissions(inner.join("bin/greet"), fs::Permissions::from_mode(0o755)).unwrap();
     let tool = Tool::new("greet", &inner).unwrap();
     let mut attempt = Attempt::with_tools(&sandbox(), ROOMY, &[], vec![tool.clone(), tool]);
-    let said = attempt.shell(&format!("greet; touch {0}/x 2>/dev/null && echo wrote; ls {0}; ls {1}", inner.display(), prefix.path().display())).await;
+    let said = attempt
+        .shell(&format!(
+            "greet; touch {0}/x 2>/dev/null && echo wrote; ls {0}; ls {1}",
+            inner.display(),
+            prefix.path().display()
+        ))
+        .await;
     assert_eq!(said.1, format!("greetings from {}/bin/greet\nbin\nopt\n", inner.display()), "{said:?}");
     attempt.close().await;
 }
@@ -487,9 +516,14 @@ async fn what_a_hostile_build_leaves_is_refused_and_removed() {
     let script = "ln -s /etc/shadow shadow; mkfifo pipe; mkdir -p locked/inner; touch locked/inner/x \"$(printf 'bad\\n\\033[31mname')\"; \
                   chmod 000 locked/inner locked; d=.; for i in $(seq 300); do mkdir d && cd d; done";
     assert_exit(&attempt.shell(script).await, 0);
-    for (output, named) in [("shadow", "a symbolic link"), ("pipe", "a pipe"), ("bad*", "unacceptable name"), ("locked/**", "locked")] {
+    for (output, named) in
+        [("shadow", "a symbolic link"), ("pipe", "a pipe"), ("bad*", "unacceptable name"), ("locked/**", "locked")]
+    {
         let outputs = [output.parse().unwrap()];
-        let refusal = attempt.enclosure.collect(&outputs, &CollectLimits::default(), |_, _| Ok(())).map_err(|error| error.to_string());
+        let refusal = attempt
+            .enclosure
+            .collect(&outputs, &CollectLimits::default(), |_, _| Ok(()))
+            .map_err(|error| error.to_string());
         match refusal {
             Err(text) => assert!(text.contains(named), "{output}: {text}"),
             // Root may look into a locked folder, and finds a plain file there.
@@ -508,7 +542,11 @@ fn all_of_this_holds_for_an_ordinary_user() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str, mode: u32| -> PathBuf {
         let path = folder.path().join(name);
-        if name == "tmp" { fs::create_dir(&path).unwrap() } else { fs::copy(std::env::current_exe().unwrap(), &path).map(drop).unwrap() }
+        if name == "tmp" {
+            fs::create_dir(&path).unwrap()
+        } else {
+            fs::copy(std::env::current_exe().unwrap(), &path).map(drop).unwrap()
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
     };

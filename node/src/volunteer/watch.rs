@@ -79,7 +79,8 @@ impl Watch {
     /// Looks once; the limit that was passed, if one was. `first` is the sandbox's process 1.
     pub(super) fn look(&mut self, first: Option<Pid>, now: Instant) -> Option<Limit> {
         let started = Instant::now();
-        let passed = self.look_at_group_or_processes(first, now).or_else(|| self.disk.look(self.limits.disk_bytes, now));
+        let passed =
+            self.look_at_group_or_processes(first, now).or_else(|| self.disk.look(self.limits.disk_bytes, now));
         let interval = if self.group.is_some() { GROUP_INTERVAL } else { PROC_INTERVAL };
         self.next = now + interval.max(started.elapsed() * LEISURE);
         passed
@@ -157,7 +158,8 @@ impl Disk {
             return None;
         }
         let started = Instant::now();
-        let measured: std::io::Result<u64> = self.folders.iter().map(|folder| janitor::occupied_bytes(folder.as_fd())).sum();
+        let measured: std::io::Result<u64> =
+            self.folders.iter().map(|folder| janitor::occupied_bytes(folder.as_fd())).sum();
         let cost = started.elapsed() * LEISURE;
         self.soonest = now + MEASURE_SOONEST.max(cost);
         self.due = now + MEASURE_LATEST.max(cost);
@@ -227,7 +229,10 @@ impl Survey {
     }
 
     fn resident_bytes(&self) -> u64 {
-        self.members.iter().map(|member| kibibytes(member.pid, "status", ["RssAnon:", "RssShmem:"]).unwrap_or(0) << 10).sum()
+        self.members
+            .iter()
+            .map(|member| kibibytes(member.pid, "status", ["RssAnon:", "RssShmem:"]).unwrap_or(0) << 10)
+            .sum()
     }
 
     fn proportional_bytes(&self) -> u64 {
@@ -242,7 +247,9 @@ impl Survey {
 /// The sum of two lines `NAME: number kB` of a file of `/proc/PID`; none when neither is there.
 fn kibibytes(pid: i32, file: &str, names: [&str; 2]) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
-    let value = |line: &str| names.iter().find_map(|name| line.strip_prefix(name))?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+    let value = |line: &str| {
+        names.iter().find_map(|name| line.strip_prefix(name))?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
     text.lines().filter_map(value).reduce(|a, b| a + b)
 }
 

@@ -278,7 +278,10 @@ mod tests {
     fn a_work_folder_that_is_a_link_is_refused() {
         let home = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/tmp", home.path().join("work")).unwrap();
-        assert!(matches!(Workspace::create(&home.path().join("work"), "a", BuildUser::Caller), Err(WorkspaceError::Io { .. })));
+        assert!(matches!(
+            Workspace::create(&home.path().join("work"), "a", BuildUser::Caller),
+            Err(WorkspaceError::Io { .. })
+        ));
     }
 
     #[test]

@@ -1,0 +1,205 @@
+//! A requester's connection to its farm: peers that answer, coordinators that lead, and the key that signs.
+//!
+//! A session of a command starts from the daemon of its home, if one serves, and from the ticket; it opens no database and
+//! locks nothing, so any number may run at once. A session inside a daemon stands on the daemon's network. Either way it
+//! believes a peer only as far as the farm's key vouches.
+
+use crate::clock::Clock;
+use crate::coordinators::Coordinators;
+use crate::home::{Home, HomeError, KeyName};
+use crate::network::{CallError, Keep, Network};
+use protocol::charter::{Charter, CharterError};
+use protocol::id::{FarmId, PeerKey};
+use protocol::signed::{SecretKey, Signed};
+use protocol::ticket::{Contact, Ticket};
+use protocol::wire::{Answer, Control};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long looking for the farm may take in all.
+pub const JOIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait for a coordinator once some peer has answered.
+const COORDINATOR_GRACE: Duration = Duration::from_secs(2);
+
+/// Connected to a farm.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The network.
+    pub network: Network,
+    /// The farm.
+    pub farm: FarmId,
+    /// Its charter, in its envelope.
+    pub charter: Signed,
+    /// Who leads.
+    pub coordinators: Coordinators,
+    /// Signs requests.
+    pub secret: SecretKey,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// Why the farm was not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// No ticket was given, none is remembered and no daemon serves here.
+    #[error("no farm is known here")]
+    NoFarm,
+    /// Nobody that the ticket names answered.
+    #[error("no peer of the farm can be reached")]
+    Unreachable {
+        /// Each that was tried and how it failed.
+        tried: Vec<(Contact, CallError)>,
+    },
+    /// Peers answered, but none knows the farm's charter.
+    #[error("no peer knows the charter of the farm")]
+    NoCharter,
+    /// A peer's charter is not the farm's.
+    #[error(transparent)]
+    Charter(#[from] CharterError),
+    /// The home cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The network cannot be started.
+    #[error("the network cannot be started: {0}")]
+    Network(String),
+}
+
+/// Where a session starts from.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The farm.
+    pub farm: FarmId,
+    /// The daemon of the home, then coordinators, then stable peers.
+    pub contacts: Vec<Contact>,
+}
+
+impl Start {
+    /// What is known of a farm in `home`, with `ticket` if one was given. A ticket that was given is remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::NoFarm`] or [`JoinError::Home`].
+    pub fn find(home: &Home, ticket: Option<&Ticket>) -> Result<Self, JoinError> {
+        let daemon = home.daemon()?;
+        let remembered = match ticket {
+            Some(ticket) => {
+                home.remember_ticket(ticket)?;
+                Some(ticket.clone())
+            }
+            None => home.ticket()?,
+        };
+        let farm = match (&remembered, &daemon) {
+            (Some(ticket), _) => ticket.farm,
+            (None, Some((farm, _))) => *farm,
+            (None, None) => return Err(JoinError::NoFarm),
+        };
+        let mut contacts: Vec<Contact> = Vec::new();
+        let own_daemon = daemon.filter(|(of, _)| *of == farm).map(|(_, contact)| contact);
+        let listed = remembered.into_iter().flat_map(|ticket| ticket.coordinators.into_iter().chain(ticket.peers));
+        for contact in own_daemon.into_iter().chain(listed) {
+            match contacts.iter_mut().find(|known| known.key == contact.key) {
+                Some(known) => known.addresses.extend(contact.addresses),
+                None => contacts.push(contact),
+            }
+        }
+        Ok(Self { farm, contacts })
+    }
+}
+
+impl Session {
+    /// Joins the farm over a network that was just started.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`].
+    pub async fn join(network: Network, start: Start, home: &Home, clock: Clock) -> Result<Self, JoinError> {
+        let secret = home.key(KeyName::Requester)?;
+        let remembered = home.charter(start.farm)?;
+        let charter = connect(&network, &start, remembered.as_ref()).await?;
+        if remembered.as_ref() != Some(&charter) {
+            home.remember_charter(&charter)?;
+        }
+        Self::with_charter(network, start.farm, charter, secret, clock)
+    }
+
+    /// A session on a network that is connected already.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::Charter`] when the charter is not the farm's.
+    pub fn with_charter(
+        network: Network,
+        farm: FarmId,
+        charter: Signed,
+        secret: SecretKey,
+        clock: Clock,
+    ) -> Result<Self, JoinError> {
+        let coordinators = Charter::open(&charter, farm)?.coordinators;
+        let coordinators = Coordinators::new(network.clone(), coordinators);
+        Ok(Self { network, farm, charter, coordinators, secret, clock })
+    }
+}
+
+/// Connects to the contacts until a coordinator is reached, or all are tried; answers with the newest charter seen.
+async fn connect(network: &Network, start: &Start, remembered: Option<&Signed>) -> Result<Signed, JoinError> {
+    let mut dialling = JoinSet::new();
+    for contact in &start.contacts {
+        let (network, contact) = (network.clone(), contact.clone());
+        dialling.spawn(async move {
+            let reached = network.connect(contact.clone(), Keep::Connected, JOIN_WITHIN).await;
+            (contact, reached)
+        });
+    }
+    let mut best: Option<(u64, Signed)> = match remembered {
+        Some(signed) => Charter::open(signed, start.farm).ok().map(|charter| (charter.version, signed.clone())),
+        None => None,
+    };
+    let mut reached = 0usize;
+    let mut tried = Vec::new();
+    let mut until = tokio::time::Instant::now() + JOIN_WITHIN;
+    let mut wrong = None;
+    while let Ok(Some(dialled)) = tokio::time::timeout_at(until, dialling.join_next()).await {
+        let Ok((contact, result)) = dialled else { continue };
+        if let Err(error) = result {
+            tried.push((contact, error));
+            continue;
+        }
+        if reached == 0 {
+            until = until.min(tokio::time::Instant::now() + COORDINATOR_GRACE);
+        }
+        reached += 1;
+        match charter_of(network, contact.key, start.farm).await {
+            Ok(Some((version, signed))) if best.as_ref().is_none_or(|(known, _)| version > *known) => {
+                best = Some((version, signed));
+            }
+            Ok(_) => {}
+            Err(error) => wrong = Some(error),
+        }
+        if let Some((_, signed)) = &best
+            && Charter::open(signed, start.farm)?.is_coordinator(&contact.key)
+        {
+            break;
+        }
+    }
+    if reached == 0 {
+        return Err(JoinError::Unreachable { tried });
+    }
+    // Dialling goes on in the network; only nobody here waits for it any more.
+    dialling.detach_all();
+    match (best, wrong) {
+        (Some((_, signed)), _) => Ok(signed),
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => Err(JoinError::NoCharter),
+    }
+}
+
+async fn charter_of(network: &Network, peer: PeerKey, farm: FarmId) -> Result<Option<(u64, Signed)>, CharterError> {
+    match network.call(peer, Control::Charter).await {
+        Ok(Answer::Charter(Some(signed))) => Charter::open(&signed, farm).map(|charter| Some((charter.version, signed))),
+        Ok(_) => Ok(None),
+        Err(error) => {
+            tracing::debug!(peer = %peer.short(), %error, "no charter from this peer");
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! From what somebody wants to a signed request.
+
+use super::session::Session;
+use crate::chance::Chance;
+use protocol::farm::command::Submitted;
+use protocol::id::{ManifestId, RequestId};
+use protocol::platform::{Constraint, PlatformParseError, Require, Value};
+use protocol::recipe::{OptionError, Recipe};
+use protocol::request::{
+    Address, BuildSpec, CheckedRequest, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Priority, Request, Source, Subscription,
+};
+use protocol::signed::Signed;
+use protocol::time::Span;
+
+/// What somebody wants, as he said it.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// How it is built.
+    pub recipe: Recipe,
+    /// Options as typed.
+    pub options: Vec<(String, String)>,
+    /// The source tree, where the recipe does not bring its own.
+    pub source: Option<ManifestId>,
+    /// `OS/ARCH`; `None` for what the recipe says.
+    pub platform: Option<(String, String)>,
+    /// What else the machine must have.
+    pub require: Vec<Require>,
+    /// Who is to be written to.
+    pub addresses: Vec<Address>,
+    /// What has to be true first.
+    pub demand: Demand,
+    /// How urgent.
+    pub priority: Priority,
+    /// How long it waits; `None` for a week.
+    pub expires: Option<Span>,
+}
+
+/// Why a wish is no request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// An option is not one of the recipe's, or its value is not one of the option's.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The recipe needs a source and none was given.
+    #[error("recipe `{0}` brings no source: give one with --source")]
+    SourceNeeded(String),
+    /// The recipe brings its source and another was given.
+    #[error("recipe `{0}` brings its own source: leave out --source")]
+    SourceNotNeeded(String),
+    /// A requirement is out of bounds.
+    #[error(transparent)]
+    Requirement(#[from] PlatformParseError),
+    /// Too many addresses.
+    #[error("at most {MAX_ADDRESSES} addresses can wait for one request")]
+    Addresses,
+}
+
+impl Wish {
+    /// Everything that decides what is built.
+    ///
+    /// # Errors
+    ///
+    /// [`WishError`] says what does not fit the recipe.
+    pub fn spec(&self) -> Result<BuildSpec, WishError> {
+        let options = self.recipe.resolve(&self.options)?;
+        let source = match (self.recipe.source().pinned(), self.source) {
+            (Some(pinned), None) => pinned,
+            (_, Some(_)) if !self.recipe.source().takes_another() => {
+                return Err(WishError::SourceNotNeeded(self.recipe.name().to_string()));
+            }
+            (_, Some(manifest)) => Source::Tree(manifest),
+            (None, None) => return Err(WishError::SourceNeeded(self.recipe.name().to_string())),
+        };
+        let mut requirement = self.recipe.requirement().clone();
+        if let Some((os, arch)) = &self.platform {
+            requirement.add("os", Constraint::Is(Value::Text(os.clone())));
+            requirement.add("arch", Constraint::Is(Value::Text(arch.clone())));
+        }
+        for Require { key, constraint } in &self.require {
+            requirement.add(key.clone(), constraint.clone());
+        }
+        Ok(BuildSpec { recipe: self.recipe.id(), source, options, requirement })
+    }
+
+    /// Signs the request and one subscription for each address, or one for whoever looks by himself.
+    ///
+    /// # Errors
+    ///
+    /// [`WishError`].
+    pub fn sign(&self, session: &Session, chance: &Chance) -> Result<SignedWish, WishError> {
+        if self.addresses.len() > MAX_ADDRESSES {
+            return Err(WishError::Addresses);
+        }
+        let request = Request {
+            recipe: self.recipe.name().clone(),
+            spec: self.spec()?,
+            priority: self.priority,
+            nonce: chance.nonce(),
+            issued_at: session.clock.now(),
+            ttl: self.expires.unwrap_or(DEFAULT_TTL),
+        };
+        let build_key = request.spec.key();
+        let signed = Signed::new(&request, session.farm, &session.secret);
+        let id = RequestId(signed.id());
+        let subscribe = |address: Option<Address>| {
+            let subscription = Subscription { request: id, address, demand: self.demand };
+            Signed::new(&subscription, session.farm, &session.secret)
+        };
+        let subscriptions = if self.addresses.is_empty() {
+            vec![subscribe(None)]
+        } else {
+            self.addresses.iter().cloned().map(Some).map(subscribe).collect()
+        };
+        let request = CheckedRequest { id, requester: session.secret.public(), request, build_key, signed };
+        Ok(SignedWish { request, subscriptions })
+    }
+
+    /// Whether a finished build, wherever it comes from, is all that is wanted.
+    #[must_use]
+    pub fn can_be_found(&self) -> bool {
+        self.addresses.is_empty() && self.demand.agree.get() == 1 && self.demand.freshness == Freshness::Any
+    }
+}
+
+/// A request ready to be submitted.
+#[derive(Clone, Debug)]
+pub struct SignedWish {
+    /// The request.
+    pub request: CheckedRequest,
+    /// Who is to be told.
+    pub subscriptions: Vec<Signed>,
+}
+
+/// What the farm said to a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The request.
+    pub request: RequestId,
+    /// What it met.
+    pub submitted: Submitted,
+}

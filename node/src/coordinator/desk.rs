@@ -1,0 +1,336 @@
+//! The leader's desk: one task that owns everything soft and turns it into commands.
+//!
+//! Parked claims, liveness and deadlines live here, in memory only. A coordinator that restarts begins with an empty desk
+//! and a full farm: volunteers claim and beat again within seconds, and every lease found in the farm gets a fresh term.
+//! Grants are proposed one after the other, so two claims never race for one job; everything that takes longer than a
+//! proposal (pulling an artifact, sending mail) is done by others who listen to the same events.
+
+use super::ledger::{Ledger, LedgerError};
+use super::replica::Told;
+use crate::clock::Clock;
+use crate::network::Network;
+use protocol::farm::command::{Command, Event, Expiry, Reply};
+use protocol::farm::explain::Sighting;
+use protocol::farm::liveness::Liveness;
+use protocol::farm::roster::{Claim, Roster};
+use protocol::id::{JobId, LeaseId, PeerKey};
+use protocol::platform::Capability;
+use protocol::time::Span;
+use protocol::wire::Offer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Every so many ticks the farm's own deadlines are looked at.
+const FARM_TICKS: u32 = 4;
+/// Every so many ticks old things are pruned.
+const PRUNE_TICKS: u32 = 4 * 600;
+/// Words that may wait for the desk.
+const WORDS: usize = 1_024;
+/// How often a claim is tried against a farm that keeps changing under it.
+const GRANT_TRIES: usize = 8;
+
+/// What is said to the desk.
+#[derive(Debug)]
+pub enum Word {
+    /// A volunteer wants work.
+    Claim {
+        /// Who and with what.
+        claim: Claim,
+        /// Leases it says it runs.
+        leases: Vec<LeaseId>,
+        /// For the offer; dropped when the caller waits no more.
+        reply: oneshot::Sender<Offer>,
+    },
+    /// The caller of a claim waits no more.
+    Withdraw {
+        /// Who.
+        volunteer: PeerKey,
+        /// Which claim.
+        nonce: u64,
+    },
+    /// A volunteer is alive.
+    Heartbeat {
+        /// Who.
+        volunteer: PeerKey,
+        /// Every lease it runs.
+        leases: Vec<LeaseId>,
+        /// For the leases it must stop.
+        reply: oneshot::Sender<Vec<LeaseId>>,
+    },
+    /// A connection is greeted and the peer is a volunteer.
+    Greeted {
+        /// Who.
+        volunteer: PeerKey,
+        /// What it says it can do.
+        capability: Capability,
+    },
+    /// The last connection to a peer closed.
+    Closed {
+        /// Who.
+        peer: PeerKey,
+    },
+}
+
+/// Speaks to the desk.
+#[derive(Clone, Debug)]
+pub struct DeskBell(mpsc::Sender<Word>);
+
+impl DeskBell {
+    /// Says a word; `false` when the desk is closed.
+    pub async fn say(&self, word: Word) -> bool {
+        self.0.send(word).await.is_ok()
+    }
+}
+
+/// The desk. [`Desk::run`] owns it.
+#[derive(Debug)]
+pub struct Desk {
+    ledger: Ledger,
+    network: Network,
+    clock: Clock,
+    words: mpsc::Receiver<Word>,
+    roster: Roster,
+    liveness: Liveness,
+    /// Who waits for an offer, by volunteer and nonce.
+    waiting: BTreeMap<(PeerKey, u64), oneshot::Sender<Offer>>,
+    seen: watch::Sender<Arc<Vec<Sighting>>>,
+}
+
+impl Desk {
+    /// An empty desk, the bell to ring it by, and what it sees of the volunteers.
+    #[must_use]
+    pub fn new(ledger: Ledger, network: Network, clock: Clock) -> (Self, DeskBell, watch::Receiver<Arc<Vec<Sighting>>>) {
+        let (bell, words) = mpsc::channel(WORDS);
+        let (seen, watching) = watch::channel(Arc::default());
+        let desk = Self {
+            ledger,
+            network,
+            clock,
+            words,
+            roster: Roster::default(),
+            liveness: Liveness::default(),
+            waiting: BTreeMap::new(),
+            seen,
+        };
+        (desk, DeskBell(bell), watching)
+    }
+
+    /// Serves until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut events = self.ledger.events();
+        self.look_around();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0u32;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                told = events.next() => match told {
+                    Some(Told::Event(happened)) => self.hear(happened.event).await,
+                    Some(Told::StartOver) => self.look_around(),
+                    None => return,
+                },
+                word = self.words.recv() => match word {
+                    Some(word) => self.listen(word).await,
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    self.check_deadlines(ticks).await;
+                }
+            }
+        }
+    }
+
+    /// Finds in the farm what events would have told: leases get a fresh term, and every parked claim is tried again.
+    fn look_around(&mut self) {
+        let now = self.clock.now();
+        for (lease, volunteer) in self.ledger.read(|farm| farm.leases().map(|lease| (lease.id, lease.volunteer)).collect::<Vec<_>>()) {
+            self.liveness.adopt(lease, volunteer, now);
+        }
+    }
+
+    async fn hear(&mut self, event: Event) {
+        match event {
+            Event::Queued { job, .. } => self.offer_job(job).await,
+            Event::Granted { lease, volunteer, .. } => {
+                self.liveness.granted(lease, volunteer, self.clock.now());
+                self.publish();
+            }
+            Event::LeaseEnded { lease, .. } => {
+                self.liveness.ended(lease);
+                self.publish();
+            }
+            Event::Keeping { .. }
+            | Event::Decided { .. }
+            | Event::Ended { .. }
+            | Event::Notice { .. }
+            | Event::Unbuilt { .. }
+            | Event::Amended { .. } => {}
+        }
+    }
+
+    async fn listen(&mut self, word: Word) {
+        let now = self.clock.now();
+        match word {
+            Word::Claim { claim, leases, reply } => {
+                self.liveness.heard(claim.volunteer, &leases, now);
+                self.roster.park(claim.clone(), now);
+                self.waiting.insert((claim.volunteer, claim.nonce), reply);
+                self.publish();
+                self.serve(claim).await;
+            }
+            Word::Withdraw { volunteer, nonce } => {
+                self.waiting.remove(&(volunteer, nonce));
+                self.roster.withdraw(volunteer, nonce, now);
+            }
+            Word::Heartbeat { volunteer, leases, reply } => {
+                self.liveness.heard(volunteer, &leases, now);
+                self.roster.heard(volunteer, now);
+                let unknown = self.ledger.read(|farm| {
+                    leases
+                        .iter()
+                        .copied()
+                        .filter(|lease| farm.lease(*lease).is_none_or(|held| held.volunteer != volunteer))
+                        .collect::<Vec<_>>()
+                });
+                // The caller may be gone; it will beat again.
+                let _gone = reply.send(unknown);
+            }
+            Word::Greeted { volunteer, capability } => {
+                self.roster.greet(volunteer, capability, now);
+                self.publish();
+            }
+            Word::Closed { peer } => {
+                self.liveness.closed(peer, now);
+                self.roster.closed(peer, now);
+                self.waiting.retain(|(volunteer, _), _| *volunteer != peer);
+                self.publish();
+            }
+        }
+    }
+
+    /// Looks for a parked claim that can take a job that has just come up.
+    async fn offer_job(&mut self, job: JobId) {
+        for _ in 0..GRANT_TRIES {
+            let claim = self.ledger.read(|farm| self.roster.wake(farm, job));
+            let Some(claim) = claim else { return };
+            if self.serve(claim).await == Served::Nothing {
+                return;
+            }
+            if self.ledger.read(|farm| !farm.is_grantable(job)) {
+                return;
+            }
+        }
+    }
+
+    /// Gives a parked claim the job that is its turn, if there is one.
+    async fn serve(&mut self, claim: Claim) -> Served {
+        if !self.ledger.leads() {
+            return Served::Nothing;
+        }
+        for _ in 0..GRANT_TRIES {
+            let next = self.ledger.read(|farm| {
+                let job = farm.candidate(&claim.volunteer, &claim.capability)?;
+                Some((job, farm.fingerprint(job, &claim.capability)?))
+            });
+            let Some((job, fingerprint)) = next else { return Served::Nothing };
+            let command = Command::Grant {
+                job,
+                volunteer: claim.volunteer,
+                capability: claim.capability.id(),
+                fingerprint,
+                nonce: claim.nonce,
+            };
+            match self.ledger.propose(command).await {
+                Ok(Reply::Granted(granted)) => {
+                    self.hand_out(&claim, granted.lease, job);
+                    return Served::Offered;
+                }
+                Ok(reply) => tracing::error!(?reply, "a grant was answered by something else"),
+                // The farm changed between the look and the proposal: look again.
+                Err(LedgerError::Rejected(rejection)) => tracing::debug!(%job, %rejection, "a grant was rejected"),
+                Err(LedgerError::NotCommitted(error)) => {
+                    tracing::warn!(%error, "a grant was not committed");
+                    return Served::Nothing;
+                }
+            }
+        }
+        Served::Nothing
+    }
+
+    fn hand_out(&mut self, claim: &Claim, lease: LeaseId, job: JobId) {
+        let now = self.clock.now();
+        self.liveness.granted(lease, claim.volunteer, now);
+        self.roster.withdraw(claim.volunteer, claim.nonce, now);
+        let offer = self.ledger.read(|farm| {
+            let request = farm.job(job)?.request.clone();
+            Some(Offer { lease, job, take_up_within: Span::from(Liveness::OFFERED_FOR), request })
+        });
+        let waiting = self.waiting.remove(&(claim.volunteer, claim.nonce));
+        if let (Some(offer), Some(waiting)) = (offer, waiting) {
+            // If the caller is gone the lease lapses as undelivered and the job is offered to the next.
+            let _gone = waiting.send(offer);
+        }
+    }
+
+    async fn check_deadlines(&mut self, ticks: u32) {
+        if !self.ledger.leads() {
+            return;
+        }
+        let now = self.clock.now();
+        for expiry in self.liveness.due(now) {
+            self.expire(expiry).await;
+        }
+        if ticks.is_multiple_of(FARM_TICKS) {
+            for expiry in self.ledger.read(|farm| farm.expired(now)) {
+                self.expire(expiry).await;
+            }
+            self.roster.forget(now);
+            self.publish();
+        }
+        if ticks.is_multiple_of(PRUNE_TICKS)
+            && let Err(error) = self.ledger.propose(Command::Prune).await
+        {
+            tracing::warn!(%error, "old entries were not pruned");
+        }
+    }
+
+    async fn expire(&mut self, expiry: Expiry) {
+        match self.ledger.propose(Command::Expire(expiry)).await {
+            Ok(_) => tracing::info!(?expiry, "a deadline passed"),
+            Err(LedgerError::Rejected(rejection)) => {
+                tracing::debug!(?expiry, %rejection, "a deadline had nothing to end");
+                if let Expiry::Undelivered(lease) | Expiry::VolunteerLost(lease) = expiry {
+                    self.liveness.ended(lease);
+                }
+            }
+            Err(LedgerError::NotCommitted(error)) => tracing::warn!(%error, "a deadline was not committed"),
+        }
+    }
+
+    /// Tells watchers what is seen of the volunteers, when that changed.
+    fn publish(&self) {
+        let busy = self.ledger.read(|farm| farm.busy());
+        let sightings = self.roster.sightings(&busy, self.clock.now());
+        self.seen.send_if_modified(|seen| {
+            let changed = **seen != sightings;
+            if changed {
+                *seen = Arc::new(sightings);
+            }
+            changed
+        });
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    Offered,
+    Nothing,
+}

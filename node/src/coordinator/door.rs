@@ -1,0 +1,398 @@
+//! Where calls come in: each is checked, becomes a command or a look at the farm, and is answered.
+//!
+//! The caller is who the connection says it is. A request, subscription, cancellation or report counts by the key that
+//! signed it, not by who brought it, and only coordinators may bring what somebody else signed; a lease is touched by its
+//! own volunteer only. Addresses reach no answer.
+
+use super::desk::{DeskBell, Word};
+use super::judge::judged;
+use super::ledger::{Ledger, LedgerError};
+use super::logs::Logs;
+use super::pull::Pulls;
+use crate::artifact::Store;
+use crate::clock::Clock;
+use crate::hearsay::Hearsay;
+use crate::network::{Caller, Network};
+use protocol::farm::command::{Command, Possession, Reply, Submitted, Witnesses};
+use protocol::farm::explain::{Presence, RequestView, Sighting};
+use protocol::farm::roster::Claim;
+use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
+use protocol::platform::Capability;
+use protocol::report::{Outcome, Report};
+use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Source, Subscription};
+use protocol::signed::{SecretKey, Signed};
+use protocol::time::Span;
+use protocol::wire::{
+    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogState, MAX_ROWS, Park, QueueRow, Refusal, RequestRef,
+    VolunteerView, view_mark,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How far a requester's clock may be ahead.
+const CLOCK_AHEAD: Duration = Duration::from_secs(300);
+/// Rows of the queue in one answer.
+const QUEUE_ROWS: usize = 100;
+/// How often a watched request is looked at again although nothing was told: explanations depend on soft state too.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Answers calls for a coordinator. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub(super) ledger: Ledger,
+    pub(super) network: Network,
+    pub(super) store: Store,
+    pub(super) farm: FarmId,
+    pub(super) secret: SecretKey,
+    pub(super) clock: Clock,
+    pub(super) desk: DeskBell,
+    pub(super) seen: watch::Receiver<Arc<Vec<Sighting>>>,
+    /// Rises with every event of the farm.
+    pub(super) moved: watch::Receiver<u64>,
+    pub(super) pulls: Pulls,
+    pub(super) logs: Logs,
+    pub(super) hearsay: Hearsay,
+}
+
+impl Door {
+    /// Answers a call over `control/1`; `None` for calls that are not a coordinator's part.
+    pub async fn control(&self, caller: Caller, call: Control) -> Option<Answer> {
+        Some(match call {
+            Control::Submit { request, subscriptions } => self.submit(caller, request, &subscriptions).await,
+            Control::Cancel(cancellation) => self.cancel(caller, &cancellation).await,
+            Control::Find(key) => self.find(key).await,
+            Control::Request(named) => self.request(&named),
+            Control::Farm => Answer::Farm(Box::new(self.farm_view())),
+            Control::Volunteers => Answer::Volunteers(self.volunteers()),
+            Control::Builds => Answer::Builds(self.builds()),
+            Control::Log { request, offset } => self.log(request, offset, Duration::ZERO).await,
+            Control::Heartbeat { leases } => self.heartbeat(caller, leases).await,
+            Control::Refuse { lease, reason } => {
+                self.command(Command::Refuse { lease, volunteer: caller.peer, reason }).await
+            }
+            Control::HandBack { lease } => self.command(Command::HandBack { lease, volunteer: caller.peer }).await,
+            Control::Report(report) => self.report(caller, report).await,
+            Control::Missing { build_key } => {
+                self.pulls.probe(build_key);
+                Answer::Done
+            }
+            Control::Evicted { build_key } => self.command(Command::Lost { build_key, holder: caller.peer }).await,
+            Control::Hello(_) | Control::Charter | Control::ReadLog { .. } => return None,
+        })
+    }
+
+    /// Answers a call over `park/1`; `None` for calls that are not a coordinator's part.
+    pub async fn park(&self, caller: Caller, call: Park) -> Option<Answer> {
+        Some(match call {
+            Park::Claim { nonce, capability, leases, wait } => self.claim(caller, nonce, capability, leases, wait).await,
+            Park::Watch { request, mark, wait } => self.watch(request, mark, wait).await,
+            Park::FollowLog { request, offset, wait } => self.log(request, offset, bounded(wait)).await,
+            Park::FollowLease { .. } => return None,
+        })
+    }
+
+    async fn submit(&self, caller: Caller, request: Signed, subscriptions: &[Signed]) -> Answer {
+        let checked = match CheckedRequest::open(request, self.farm) {
+            Ok(checked) => checked,
+            Err(error) => return invalid(error),
+        };
+        if !self.may_bring(caller, &checked.requester) {
+            return Answer::Refused(Refusal::NotAllowed);
+        }
+        if checked.request.issued_at > self.clock.now() + CLOCK_AHEAD {
+            return invalid("the requester's clock is more than five minutes ahead of the coordinator's");
+        }
+        if !checked.request.spec.requirement.is_within_limits() {
+            return invalid("the requirement is out of bounds");
+        }
+        let subscriptions = match self.open_subscriptions(&checked, subscriptions) {
+            Ok(subscriptions) => subscriptions,
+            Err(answer) => return answer,
+        };
+        let missing = match self.pulls.missing(&checked.request.spec).await {
+            Ok(missing) => missing,
+            Err(error) => return Answer::Refused(Refusal::Failed(error.to_string())),
+        };
+        let source = if missing.is_empty() { Possession::Held } else { Possession::Awaited };
+        let command = Command::Submit { request: checked.signed.clone(), subscriptions, source };
+        match self.ledger.propose(command).await {
+            Ok(Reply::Submitted(submitted)) => {
+                let awaited = match submitted {
+                    Submitted::Attached { job, .. } if !missing.is_empty() => {
+                        self.pulls.hand_over(job, checked.request.spec.clone(), caller.peer);
+                        missing
+                    }
+                    _ => Vec::new(),
+                };
+                Answer::Submitted { request: checked.id, submitted, missing: awaited }
+            }
+            Ok(_) => Answer::Refused(Refusal::Failed("the farm answered something else".to_owned())),
+            Err(error) => refused(error),
+        }
+    }
+
+    fn open_subscriptions(&self, checked: &CheckedRequest, signed: &[Signed]) -> Result<Vec<Subscription>, Answer> {
+        if signed.is_empty() || signed.len() > MAX_ADDRESSES {
+            return Err(invalid(format!("a request has 1 to {MAX_ADDRESSES} subscriptions")));
+        }
+        signed
+            .iter()
+            .map(|signed| {
+                let subscription: Subscription = signed.open(self.farm).map_err(invalid)?;
+                if signed.key == checked.requester && subscription.request == checked.id {
+                    Ok(subscription)
+                } else {
+                    Err(invalid("a subscription is for another request or by another key"))
+                }
+            })
+            .collect()
+    }
+
+    async fn cancel(&self, caller: Caller, signed: &Signed) -> Answer {
+        let cancellation: Cancellation = match signed.open(self.farm) {
+            Ok(cancellation) => cancellation,
+            Err(error) => return invalid(error),
+        };
+        if !self.may_bring(caller, &signed.key) {
+            return Answer::Refused(Refusal::NotAllowed);
+        }
+        self.command(Command::Cancel { request: cancellation.request, by: signed.key }).await
+    }
+
+    /// A peer brings its own words, a coordinator anybody's. This node itself speaks for the requester of its own home.
+    fn may_bring(&self, caller: Caller, author: &PeerKey) -> bool {
+        caller.peer == *author
+            || caller.peer == self.network.local()
+            || self.ledger.read(|farm| farm.is_coordinator(&caller.peer))
+    }
+
+    async fn find(&self, key: BuildKey) -> Answer {
+        let (judged, holders) = self.ledger.read(|farm| {
+            let holders = farm.finished(key).map(|finished| finished.holders.clone()).unwrap_or_default();
+            (judged(farm, self.farm, &self.secret, key), holders)
+        });
+        let addresses = self.network.peers().await.unwrap_or_default();
+        let own = self.network.addresses().await.unwrap_or_default();
+        let holders = holders
+            .into_iter()
+            .map(|key| {
+                let known = addresses.iter().find(|contact| contact.key == key);
+                let addresses = if key == self.network.local() {
+                    own.clone()
+                } else {
+                    known.map(|contact| contact.addresses.clone()).unwrap_or_default()
+                };
+                protocol::ticket::Contact { key, addresses }
+            })
+            .collect();
+        Answer::Found { judged: judged.map(Box::new), holders }
+    }
+
+    fn request(&self, named: &RequestRef) -> Answer {
+        let id = match named {
+            RequestRef::Id(id) => Some(*id),
+            RequestRef::Prefix(prefix) if (8..=64).contains(&prefix.len()) => {
+                self.ledger.read(|farm| farm.resolve(prefix))
+            }
+            RequestRef::Prefix(_) => return invalid("a request is named by 8 to 64 hexadecimal digits"),
+        };
+        Answer::Request(id.and_then(|id| self.view(id).map(|view| (id, Box::new(view)))))
+    }
+
+    fn view(&self, id: RequestId) -> Option<RequestView> {
+        let seen = self.sightings();
+        self.ledger.read(|farm| farm.view(id, &seen))
+    }
+
+    /// What this coordinator sees itself, and what gossip says of volunteers that it does not.
+    fn sightings(&self) -> Vec<Sighting> {
+        let mut seen: Vec<Sighting> = self.seen.borrow().as_ref().clone();
+        for hearsay in self.hearsay.sightings() {
+            if !seen.iter().any(|sighting| sighting.volunteer == hearsay.volunteer) {
+                seen.push(hearsay);
+            }
+        }
+        seen
+    }
+
+    fn farm_view(&self) -> FarmView {
+        let seen = self.sightings();
+        let volunteers = seen.iter().filter(|sighting| sighting.presence != Presence::Gone).count() as u64;
+        self.ledger.read(|farm| {
+            let counts = farm.counts();
+            FarmView {
+                queued: counts.queued,
+                running: counts.running,
+                finished: counts.finished,
+                volunteers,
+                mails_waiting: counts.mails_waiting,
+                mails_failed: farm.failed_mails(),
+                queue: farm
+                    .queue_rows(QUEUE_ROWS)
+                    .into_iter()
+                    .filter_map(|(request, priority)| {
+                        let view = farm.view(request, &seen)?;
+                        Some(QueueRow { request, recipe: view.recipe.clone(), priority, view })
+                    })
+                    .collect(),
+            }
+        })
+    }
+
+    fn volunteers(&self) -> Vec<VolunteerView> {
+        let busy = self.ledger.read(|farm| farm.busy());
+        let mut views: Vec<_> = self
+            .seen
+            .borrow()
+            .iter()
+            .map(|sighting| VolunteerView {
+                volunteer: sighting.volunteer,
+                capability: sighting.capability.clone(),
+                presence: sighting.presence,
+                busy: busy.get(&sighting.volunteer).copied().unwrap_or(0),
+                heard: Span::default(),
+            })
+            .collect();
+        for hearsay in self.hearsay.volunteers() {
+            if !views.iter().any(|view| view.volunteer == hearsay.volunteer) {
+                views.push(hearsay);
+            }
+        }
+        views.truncate(MAX_ROWS);
+        views
+    }
+
+    fn builds(&self) -> Vec<BuildRow> {
+        self.ledger.read(|farm| farm.build_rows(MAX_ROWS))
+    }
+
+    async fn heartbeat(&self, caller: Caller, leases: Vec<LeaseId>) -> Answer {
+        let (reply, revoked) = oneshot::channel();
+        self.desk.say(Word::Heartbeat { volunteer: caller.peer, leases, reply }).await;
+        revoked.await.map_or(Answer::Refused(Refusal::ShuttingDown), Answer::Revoked)
+    }
+
+    async fn report(&self, caller: Caller, signed: Signed) -> Answer {
+        let report: Report = match signed.open(self.farm) {
+            Ok(report) => report,
+            Err(error) => return invalid(error),
+        };
+        if !self.may_bring(caller, &signed.key) {
+            return Answer::Refused(Refusal::NotAllowed);
+        }
+        let witnesses = match report.outcome {
+            Outcome::BuildError { .. } => self.witnesses(report.lease, &signed.key),
+            Outcome::Built { .. } | Outcome::Infrastructure { .. } | Outcome::Limit { .. } => Witnesses::Nobody,
+        };
+        if let Some(log) = report.log {
+            self.pulls.keep_log(log, signed.key);
+        }
+        self.command(Command::Report { report: signed, witnesses }).await
+    }
+
+    /// Whether another volunteer that could attempt the job of a lease is here.
+    fn witnesses(&self, lease: LeaseId, reporter: &PeerKey) -> Witnesses {
+        let seen = self.seen.borrow().clone();
+        let alive = self.ledger.read(|farm| {
+            let Some(job) = farm.lease(lease).map(|lease| lease.job) else { return false };
+            seen.iter().any(|sighting| {
+                sighting.volunteer != *reporter
+                    && sighting.presence != Presence::Gone
+                    && farm.could_attempt(job, &sighting.volunteer, &sighting.capability)
+            })
+        });
+        if alive { Witnesses::Alive } else { Witnesses::Nobody }
+    }
+
+    async fn claim(&self, caller: Caller, nonce: u64, capability: Capability, leases: Vec<LeaseId>, wait: Span) -> Answer {
+        if !capability.is_within_limits() {
+            return invalid("the capability is out of bounds");
+        }
+        let (reply, offer) = oneshot::channel();
+        let claim = Claim { volunteer: caller.peer, nonce, capability: Arc::new(capability) };
+        if !self.desk.say(Word::Claim { claim, leases, reply }).await {
+            return Answer::Refused(Refusal::ShuttingDown);
+        }
+        match tokio::time::timeout(bounded(wait), offer).await {
+            Ok(Ok(offer)) => Answer::Offer(Some(Box::new(offer))),
+            // Replaced by a newer claim of the same nonce, or the connection closed.
+            Ok(Err(_)) => Answer::Offer(None),
+            Err(_) => {
+                self.desk.say(Word::Withdraw { volunteer: caller.peer, nonce }).await;
+                Answer::Offer(None)
+            }
+        }
+    }
+
+    async fn watch(&self, request: RequestId, mark: u64, wait: Span) -> Answer {
+        let until = tokio::time::Instant::now() + bounded(wait);
+        let mut moved = self.moved.clone();
+        loop {
+            moved.mark_unchanged();
+            let view = self.view(request);
+            let news = view.as_ref().is_none_or(|view| view_mark(view) != mark || view.ended_at.is_some());
+            if news || tokio::time::Instant::now() >= until {
+                return Answer::Request(view.map(|view| (request, Box::new(view))));
+            }
+            let again = until.min(tokio::time::Instant::now() + LOOK_AGAIN);
+            // Time out or closed: look once more, the loop ends by itself.
+            let _told = tokio::time::timeout_at(again, moved.changed()).await;
+        }
+    }
+
+    async fn log(&self, request: RequestId, offset: u64, wait: Duration) -> Answer {
+        let until = tokio::time::Instant::now() + wait;
+        let mut moved = self.moved.clone();
+        loop {
+            moved.mark_unchanged();
+            let Some(place) = self.ledger.read(|farm| farm.log_place(request)) else { return Answer::Log(None) };
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            if let Some(part) = self.logs.read(place, offset, left).await {
+                return Answer::Log(Some(part));
+            }
+            if left.is_zero() {
+                return Answer::Log(Some(LogPart { offset, bytes: Vec::new(), state: LogState::NotStarted }));
+            }
+            // Time out or closed: look once more, the loop ends by itself.
+            let _told = tokio::time::timeout_at(until, moved.changed()).await;
+        }
+    }
+
+    async fn command(&self, command: Command) -> Answer {
+        match self.ledger.propose(command).await {
+            Ok(_) => Answer::Done,
+            Err(error) => refused(error),
+        }
+    }
+}
+
+/// What must be fetched before a job with this source can be granted, apart from chunks.
+#[must_use]
+pub(super) fn source_manifest(source: &Source) -> Option<protocol::id::ManifestId> {
+    match source {
+        Source::Tree(manifest) => Some(*manifest),
+        Source::Inline | Source::Archive { .. } => None,
+    }
+}
+
+fn bounded(wait: Span) -> Duration {
+    wait.duration().min(CLAIM_WAIT.mul_f64(1.2))
+}
+
+fn invalid(reason: impl ToString) -> Answer {
+    Answer::Refused(Refusal::Invalid(reason.to_string()))
+}
+
+fn refused(error: LedgerError) -> Answer {
+    match error {
+        LedgerError::Rejected(rejection) => Answer::Rejected(rejection),
+        LedgerError::NotCommitted(error) => match error {
+            super::replica::ProposeError::NotLeader { .. } => Answer::Refused(Refusal::NotTheLeader),
+            super::replica::ProposeError::Stopped => Answer::Refused(Refusal::ShuttingDown),
+            error @ (super::replica::ProposeError::TooLarge { .. } | super::replica::ProposeError::Codec(_)) => {
+                Answer::Refused(Refusal::Invalid(error.to_string()))
+            }
+        },
+    }
+}

@@ -1,0 +1,226 @@
+//! Bytes that a coordinator takes over: sources from requesters, artifacts and logs from volunteers.
+//!
+//! Everything is pulled over the connection that the other side dialled, so nobody needs to be reachable. A source makes its
+//! job grantable ([`Command::SourceHeld`]); an artifact makes this coordinator its keeper ([`Command::Held`]). A pull that
+//! fails changes nothing: the farm's own deadlines decide what becomes of the job.
+
+use super::door::source_manifest;
+use super::ledger::Ledger;
+use super::replica::Told;
+use crate::artifact::Store;
+use crate::artifact::transfer::{self, TransferError};
+use crate::catalogue;
+use crate::chance::{Backoff, Chance};
+use crate::network::Network;
+use protocol::digest::Digest;
+use protocol::farm::command::{Command, Event};
+use protocol::id::{BuildKey, JobId, ManifestId, PeerKey};
+use protocol::request::BuildSpec;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Pulls at a time; further ones wait.
+const PULLS: usize = 8;
+/// Chunks named at most when a requester is told what is missing.
+const NAMED_CHUNKS: usize = 1_024;
+
+/// Starts pulls. Clones share the limit.
+#[derive(Clone, Debug)]
+pub struct Pulls {
+    ledger: Ledger,
+    network: Network,
+    store: Store,
+    chance: Chance,
+    turns: Arc<Semaphore>,
+    under_way: Arc<Mutex<BTreeSet<Pull>>>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pull {
+    Source(JobId, PeerKey),
+    Artifact(JobId),
+    Log(Digest),
+    Probe(BuildKey),
+}
+
+impl Pulls {
+    /// No pulls yet; all of them end when `stop` is cancelled.
+    #[must_use]
+    pub fn new(ledger: Ledger, network: Network, store: Store, chance: Chance, stop: CancellationToken) -> Self {
+        Self {
+            ledger,
+            network,
+            store,
+            chance,
+            turns: Arc::new(Semaphore::new(PULLS)),
+            under_way: Arc::default(),
+            tracker: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    /// Follows the farm and keeps what volunteers have built, until stopped.
+    pub async fn run(self) {
+        let mut events = self.ledger.events();
+        self.keep_what_waits();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                told = events.next() => match told {
+                    Some(Told::Event(happened)) => {
+                        if let Event::Keeping { job, build_key, manifest, builder } = happened.event {
+                            self.keep(job, build_key, manifest, builder);
+                        }
+                    }
+                    Some(Told::StartOver) => self.keep_what_waits(),
+                    None => break,
+                },
+            }
+        }
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    fn keep_what_waits(&self) {
+        for (job, build_key, manifest, builder) in self.ledger.read(|farm| farm.keeping()) {
+            self.keep(job, build_key, manifest, builder);
+        }
+    }
+
+    /// What the farm lacks of recipe and source: digests of blobs, at most [`NAMED_CHUNKS`].
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn missing(&self, spec: &BuildSpec) -> Result<Vec<Digest>, crate::artifact::StoreError> {
+        let mut wanted = Vec::new();
+        if catalogue::by_id(&spec.recipe).is_none() {
+            wanted.push(spec.recipe.0);
+        }
+        if let Some(id) = source_manifest(&spec.source) {
+            match self.store.manifest(id).await? {
+                Some(manifest) => wanted.extend(manifest.files().flat_map(|(.., chunks)| chunks.iter().copied())),
+                None => wanted.push(id.0),
+            }
+        }
+        let mut missing = self.store.missing(wanted).await?;
+        missing.truncate(NAMED_CHUNKS);
+        Ok(missing)
+    }
+
+    /// Takes over recipe and source of a job from whoever submitted it.
+    pub fn hand_over(&self, job: JobId, spec: BuildSpec, from: PeerKey) {
+        let pulls = self.clone();
+        self.start(Pull::Source(job, from), async move {
+            if let Err(error) = pulls.take_source(&spec, from).await {
+                tracing::warn!(%job, from = %from.short(), %error, "the source could not be taken over");
+                return;
+            }
+            match pulls.ledger.propose(Command::SourceHeld { job }).await {
+                Ok(_) => tracing::info!(%job, "the source is here"),
+                Err(error) => tracing::debug!(%job, %error, "the source is here, but not needed any more"),
+            }
+        });
+    }
+
+    async fn take_source(&self, spec: &BuildSpec, from: PeerKey) -> Result<(), TransferError> {
+        if catalogue::by_id(&spec.recipe).is_none() && self.store.get(&spec.recipe.0).await?.is_none() {
+            let recipe = transfer::fetch_blob(&self.network, spec.recipe.0, &[from]).await?;
+            self.store.put(vec![recipe]).await?;
+        }
+        match source_manifest(&spec.source) {
+            Some(manifest) => transfer::fetch_into_store(&self.network, &self.store, manifest, vec![from]).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Becomes a keeper of what a volunteer has built; tries until the farm has decided without it.
+    fn keep(&self, job: JobId, build_key: BuildKey, manifest: ManifestId, builder: PeerKey) {
+        let pulls = self.clone();
+        self.start(Pull::Artifact(job), async move {
+            let mut backoff = Backoff::new(pulls.chance.clone(), Duration::from_millis(500), Duration::from_secs(10));
+            while pulls.ledger.read(|farm| farm.is_keeping(job)) {
+                match transfer::fetch_into_store(&pulls.network, &pulls.store, manifest, vec![builder]).await {
+                    Ok(()) => {
+                        let held = Command::Held { build_key, manifest, holder: pulls.network.local() };
+                        match pulls.ledger.propose(held).await {
+                            Ok(_) => return,
+                            Err(error) => tracing::warn!(%job, %error, "the artifact is kept, but not noted"),
+                        }
+                    }
+                    Err(error) => tracing::warn!(%job, builder = %builder.short(), %error, "the artifact could not be kept"),
+                }
+                tokio::time::sleep(backoff.step()).await;
+            }
+        });
+    }
+
+    /// Takes over the log of an attempt, for people who ask when the volunteer is gone.
+    pub fn keep_log(&self, log: Digest, from: PeerKey) {
+        let pulls = self.clone();
+        self.start(Pull::Log(log), async move {
+            let kept = async {
+                let bytes = transfer::fetch_blob(&pulls.network, log, &[from]).await?;
+                pulls.store.put(vec![bytes]).await?;
+                Ok::<_, TransferError>(())
+            };
+            if let Err(error) = kept.await {
+                tracing::info!(log = %log.short(), %error, "the log stays with its volunteer only");
+            }
+        });
+    }
+
+    /// Asks every holder of a build whether it still has the artifact, and notes who has not.
+    pub fn probe(&self, build_key: BuildKey) {
+        let pulls = self.clone();
+        self.start(Pull::Probe(build_key), async move {
+            let found = pulls.ledger.read(|farm| {
+                farm.finished(build_key).map(|finished| (finished.verdict.manifest, finished.holders.clone()))
+            });
+            let Some((manifest, holders)) = found else { return };
+            for holder in holders {
+                let holds = if holder == pulls.network.local() {
+                    pulls.store.has_artifact(manifest).await.unwrap_or(true)
+                } else {
+                    transfer::fetch_blob(&pulls.network, manifest.0, &[holder]).await.is_ok()
+                };
+                if !holds && let Err(error) = pulls.ledger.propose(Command::Lost { build_key, holder }).await {
+                    tracing::debug!(key = %build_key.short(), %error, "a lost copy was not noted");
+                }
+            }
+        });
+    }
+
+    /// Runs one pull at its turn, unless the same one is under way.
+    fn start(&self, pull: Pull, work: impl Future<Output = ()> + Send + 'static) {
+        if !self.locked().insert(pull) {
+            return;
+        }
+        let pulls = self.clone();
+        self.tracker.spawn(async move {
+            let in_turn = async {
+                // The semaphore is never closed; were it, there would be nothing to limit.
+                let _turn = pulls.turns.acquire().await;
+                work.await;
+            };
+            tokio::select! {
+                biased;
+                () = pulls.stop.cancelled() => {}
+                () = in_turn => {}
+            }
+            pulls.locked().remove(&pull);
+        });
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeSet<Pull>> {
+        // Insert and remove leave the set whole.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

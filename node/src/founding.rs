@@ -1,0 +1,161 @@
+//! Which farm this home belongs to: founded here, joined by ticket, or remembered.
+
+use crate::config::FarmChoice;
+use crate::home::{Home, HomeError, KeyName};
+use protocol::charter::{Charter, CharterError, Policy};
+use protocol::id::{FarmId, PeerKey};
+use protocol::request::Name;
+use protocol::signed::Signed;
+use protocol::ticket::{Contact, Ticket};
+use std::collections::BTreeSet;
+
+/// What is known of the farm before anybody was asked.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The farm.
+    pub farm: FarmId,
+    /// Its charter as last seen, in its envelope.
+    pub charter: Option<Signed>,
+    /// Where to start: coordinators first.
+    pub contacts: Vec<Contact>,
+}
+
+/// Why a home belongs to no farm, or to another one.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// No ticket was given and none is remembered.
+    #[error("no farm is known in this home")]
+    NoFarm,
+    /// A farm of another name was founded here.
+    #[error("the farm `{founded}` was founded in this home, not `{asked}`")]
+    OtherFarm {
+        /// The farm of this home.
+        founded: Name,
+        /// The farm asked for.
+        asked: Name,
+    },
+    /// The charter in this home is not the farm's.
+    #[error("the charter in this home is not valid: {0}")]
+    Charter(#[from] CharterError),
+    /// The home cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+impl Membership {
+    /// Finds, founds or joins the farm of this home; `node` is the key that a new farm's charter names as coordinator.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError`].
+    pub fn of(home: &Home, choice: &FarmChoice, node: PeerKey) -> Result<Self, MembershipError> {
+        match choice {
+            FarmChoice::Found(name) => found(home, name, node),
+            FarmChoice::Join(ticket) => {
+                home.remember_ticket(ticket)?;
+                joined(home, ticket)
+            }
+            FarmChoice::Remembered => match (home.ticket()?, home.existing_key(KeyName::Farm)?) {
+                (Some(ticket), _) => joined(home, &ticket),
+                (None, Some(key)) => founded(home, FarmId::of(&key.public())),
+                (None, None) => Err(MembershipError::NoFarm),
+            },
+        }
+    }
+
+    /// The coordinators that the known charter names, or else the ticket.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError::Charter`].
+    pub fn coordinators(&self) -> Result<BTreeSet<PeerKey>, MembershipError> {
+        match &self.charter {
+            Some(signed) => Ok(Charter::open(signed, self.farm)?.coordinators),
+            None => Ok(self.contacts.iter().map(|contact| contact.key).collect()),
+        }
+    }
+}
+
+fn found(home: &Home, name: &Name, node: PeerKey) -> Result<Membership, MembershipError> {
+    let known = home.existing_key(KeyName::Farm)?.is_some();
+    let secret = home.key(KeyName::Farm)?;
+    let farm = FarmId::of(&secret.public());
+    if known && let Some(signed) = home.charter(farm)? {
+        let charter = Charter::open(&signed, farm)?;
+        if charter.name != *name {
+            return Err(MembershipError::OtherFarm { founded: charter.name, asked: name.clone() });
+        }
+        return Ok(Membership { farm, charter: Some(signed), contacts: Vec::new() });
+    }
+    let charter = Charter {
+        name: name.clone(),
+        version: 1,
+        predecessor: None,
+        coordinators: BTreeSet::from([node]),
+        members: BTreeSet::new(),
+        policy: Policy::default(),
+    };
+    let signed = Signed::new(&charter, farm, &secret);
+    home.remember_charter(&signed)?;
+    Ok(Membership { farm, charter: Some(signed), contacts: Vec::new() })
+}
+
+fn founded(home: &Home, farm: FarmId) -> Result<Membership, MembershipError> {
+    let charter = home.charter(farm)?.ok_or(MembershipError::NoFarm)?;
+    Charter::open(&charter, farm)?;
+    Ok(Membership { farm, charter: Some(charter), contacts: Vec::new() })
+}
+
+fn joined(home: &Home, ticket: &Ticket) -> Result<Membership, MembershipError> {
+    let charter = match home.charter(ticket.farm)? {
+        Some(signed) => {
+            Charter::open(&signed, ticket.farm)?;
+            Some(signed)
+        }
+        None => None,
+    };
+    let contacts = ticket.coordinators.iter().chain(&ticket.peers).cloned().collect();
+    Ok(Membership { farm: ticket.farm, charter, contacts })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        (folder, home)
+    }
+
+    #[test]
+    fn a_farm_is_founded_once() {
+        let (_folder, home) = home();
+        let node = home.key(KeyName::Node).unwrap().public();
+        let pypy = FarmChoice::Found("pypy".parse().unwrap());
+        let first = Membership::of(&home, &pypy, node).unwrap();
+        assert_eq!(first.coordinators().unwrap(), BTreeSet::from([node]));
+        let again = Membership::of(&home, &pypy, node).unwrap();
+        assert_eq!(again.charter, first.charter);
+        let other = FarmChoice::Found("lua".parse().unwrap());
+        assert!(matches!(Membership::of(&home, &other, node), Err(MembershipError::OtherFarm { .. })));
+        assert_eq!(Membership::of(&home, &FarmChoice::Remembered, node).unwrap().farm, first.farm);
+    }
+
+    #[test]
+    fn a_ticket_given_once_is_remembered() {
+        let (_folder, home) = home();
+        let node = home.key(KeyName::Node).unwrap().public();
+        assert!(matches!(Membership::of(&home, &FarmChoice::Remembered, node), Err(MembershipError::NoFarm)));
+        let coordinator = PeerKey::from_bytes([9; 32]);
+        let ticket = Ticket {
+            farm: FarmId::of(&PeerKey::from_bytes([8; 32])),
+            coordinators: vec![Contact { key: coordinator, addresses: vec![] }],
+            peers: vec![],
+        };
+        Membership::of(&home, &FarmChoice::Join(Box::new(ticket.clone())), node).unwrap();
+        let remembered = Membership::of(&home, &FarmChoice::Remembered, node).unwrap();
+        assert_eq!((remembered.farm, remembered.coordinators().unwrap()), (ticket.farm, BTreeSet::from([coordinator])));
+    }
+}

@@ -1,0 +1,397 @@
+//! The workshop that builds: source, sandbox, outputs, smoke test.
+//!
+//! ```text
+//! recipe ─► admit ─► source from peers or its origin ─► fresh folder ─► steps ─► collect ─► smoke test ─► store
+//! ```
+//!
+//! The network is used for the first part only, by our own code; the steps run without one. Success is the declared outputs
+//! and the smoke test, never an exit status alone. A failure is the recipe's own (*build error*), a limit, or *infrastructure*;
+//! which one it is, is decided where it happens and never guessed from a text.
+
+use super::build_log::BuildLog;
+use super::collect::{CollectError, CollectLimits, FileKind, OutputPattern, collect};
+use super::enclosure::{Enclosure, EnclosureError, Setup};
+use super::fetch::{self, FetchRules};
+use super::limits::Limits;
+use super::machine::Share;
+use super::process::Outcome as StepOutcome;
+use super::sandbox::{Sandbox, Step, Tool};
+use super::workshop::{Made, Order, Stopped, Workshop};
+use super::workspace::{BuildUser, Workspace, WorkspaceError};
+use crate::artifact::checkout::{CheckoutError, checkout};
+use crate::artifact::import::{self, ImportError};
+use crate::artifact::transfer::{self, TransferError};
+use crate::artifact::{ChunkSource, Store, StoreError};
+use crate::catalogue;
+use crate::coordinators::Coordinators;
+use crate::network::Network;
+use futures::future::{BoxFuture, FutureExt as _};
+use protocol::digest::Digest;
+use protocol::platform::{Capability, Standing};
+use protocol::recipe::Recipe;
+use protocol::report::{Fingerprint, Limit, Outcome, Smoke};
+use protocol::request::{CheckedRequest, Source};
+use protocol::time::Timestamp;
+use protocol::tree::{Entry, Manifest, Mode, Node, TreePath};
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// `SOURCE_DATE_EPOCH` of every build, and the time stamp of every file it starts from: 2000-01-01, late enough for zip.
+pub const SOURCE_DATE_EPOCH: u64 = 946_684_800;
+/// Processes of one build, for each core it may use, and some.
+const PROCESSES: u32 = 1_024;
+/// What a smoke test may take.
+const SMOKE_WALL: Duration = Duration::from_secs(120);
+
+/// Builds in the sandbox of this machine.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    /// The sandbox.
+    pub sandbox: Sandbox,
+    /// Where artifacts are kept.
+    pub store: Store,
+    /// For sources.
+    pub network: Network,
+    /// Who has uploaded sources and recipes.
+    pub coordinators: Coordinators,
+    /// What the owner offers from outside `/usr`.
+    pub tools: Vec<Tool>,
+    /// What one build may use.
+    pub share: Share,
+    /// What this volunteer said it can do.
+    pub capability: Capability,
+    /// Below which attempts get their folders.
+    pub work: PathBuf,
+    /// Where archives may be fetched from.
+    pub fetch: FetchRules,
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug)]
+enum Failure {
+    Stopped,
+    BuildError(String),
+    Infrastructure(String),
+    Limit(Limit),
+}
+
+impl Workshop for Builder {
+    fn accept(&self, request: &CheckedRequest) -> Result<(), String> {
+        let spec = &request.request.spec;
+        if !self.capability.accepts.admits(&spec.recipe, Standing::Guest)
+            && !self.capability.accepts.admits(&spec.recipe, Standing::Member)
+        {
+            return Err("the owner of this volunteer accepts catalogue recipes only".to_owned());
+        }
+        match spec.requirement.unmet_by(&self.capability).next() {
+            Some((key, _)) => Err(format!("`{key}` is not what this volunteer has")),
+            None => Ok(()),
+        }
+    }
+
+    fn attempt(&self, order: Order) -> BoxFuture<'_, Result<Made, Stopped>> {
+        async move {
+            let started = Instant::now();
+            let mut times = Times::default();
+            let outcome = match self.build(&order, &mut times, started).await {
+                Ok(outcome) => outcome,
+                Err(Failure::Stopped) => return Err(Stopped),
+                Err(Failure::BuildError(reason)) => Outcome::BuildError { reason },
+                Err(Failure::Infrastructure(reason)) => Outcome::Infrastructure { reason },
+                Err(Failure::Limit(limit)) => Outcome::Limit { limit },
+            };
+            let fingerprint = Fingerprint::of(&self.capability, &order.request.request.spec.requirement);
+            Ok(Made { outcome, fingerprint, fetched: times.fetched, built: times.built })
+        }
+        .boxed()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    fetched: Duration,
+    built: Duration,
+}
+
+impl Builder {
+    async fn build(&self, order: &Order, times: &mut Times, started: Instant) -> Result<Outcome, Failure> {
+        let spec = &order.request.request.spec;
+        let (recipe, source) = tokio::select! {
+            biased;
+            () = order.stop.cancelled() => return Err(Failure::Stopped),
+            fetched = self.fetch_all(order) => fetched?,
+        };
+        let jobs = NonZeroU32::new(u32::try_from(self.share.cores).unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
+        let steps = recipe.steps(&spec.options, jobs).map_err(|error| Failure::BuildError(error.to_string()))?;
+        let smoke = recipe.smoke(&spec.options).map_err(|error| Failure::BuildError(error.to_string()))?;
+        let limits = self.limits(&recipe);
+        let mut enclosure = self.enclose(order, &format!("{}", order.lease), &source, limits, Share::default_log()).await?;
+        times.fetched = started.elapsed();
+        let building = Instant::now();
+        let ran = run_steps(&mut enclosure, order, &steps).await;
+        times.built = building.elapsed();
+        ran?;
+        let (manifest, batch) = self.collect(&enclosure, &recipe).await?;
+        let size_bytes = manifest.total_bytes();
+        let id = match batch.commit_artifact(&manifest).await {
+            Ok(_) => manifest.id(),
+            Err(error) => return Err(store_failed(&error)),
+        };
+        close(enclosure).await?;
+        let smoke = match smoke {
+            Some(test) => {
+                let tree = Tree { manifest, chunks: Arc::new(self.store.clone()) };
+                self.smoke(order, &tree, test).await?;
+                Smoke::Passed
+            }
+            None => Smoke::None,
+        };
+        Ok(Outcome::Built { manifest: id, size_bytes, smoke, reproducibility: recipe.reproducibility() })
+    }
+
+    /// Everything the steps start from, here and verified.
+    async fn fetch_all(&self, order: &Order) -> Result<(Recipe, Tree), Failure> {
+        let spec = &order.request.request.spec;
+        let providers = self.coordinators.in_order();
+        let recipe = match catalogue::by_id(&spec.recipe) {
+            Some(recipe) => recipe.clone(),
+            None => {
+                let blob = match self.store.get(&spec.recipe.0).await.map_err(|error| store_failed(&error))? {
+                    Some(blob) => blob,
+                    None => transfer::fetch_blob(&self.network, spec.recipe.0, &providers).await.map_err(unfetched)?,
+                };
+                Recipe::decode(&blob).map_err(|error| Failure::BuildError(error.to_string()))?
+            }
+        };
+        recipe.admit(spec).map_err(|error| Failure::BuildError(error.to_string()))?;
+        let source = match &spec.source {
+            Source::Inline => Tree { manifest: Manifest::default(), chunks: Arc::new(Nowhere) },
+            Source::Tree(id) => {
+                transfer::fetch_into_store(&self.network, &self.store, *id, providers).await.map_err(unfetched)?;
+                let manifest = self.store.manifest(*id).await.map_err(|error| store_failed(&error))?;
+                let manifest = manifest.ok_or_else(|| Failure::Infrastructure("the source vanished".to_owned()))?;
+                Tree { manifest, chunks: Arc::new(self.store.clone()) }
+            }
+            Source::Archive { digest, size, url } => {
+                order.log.append(format!("fetching {url}\n").as_bytes());
+                let archive = fetch::archive(&self.fetch, url, *digest, *size)
+                    .await
+                    .map_err(|error| Failure::Infrastructure(format!("the source cannot be fetched: {error}")))?;
+                let imported = import::import_archive(archive.path()).await.map_err(|error| match error {
+                    ImportError::Io { .. } => Failure::Infrastructure(error.to_string()),
+                    error => Failure::BuildError(format!("the archive cannot be unpacked: {error}")),
+                })?;
+                Tree { manifest: imported.manifest.clone(), chunks: Arc::new(imported) }
+            }
+        };
+        let manifest = recipe.over(&source.manifest).map_err(|error| Failure::BuildError(error.to_string()))?;
+        let chunks = Arc::new(Layered { recipe: recipe.clone(), below: source.chunks });
+        Ok((recipe, Tree { manifest, chunks }))
+    }
+
+    /// A fresh folder with the tree in it, shut in.
+    async fn enclose(
+        &self,
+        order: &Order,
+        name: &str,
+        tree: &Tree,
+        limits: Limits,
+        log: BuildLog,
+    ) -> Result<Enclosure, Failure> {
+        let (work, name, slot) = (self.work.clone(), name.to_owned(), order.slot);
+        let workspace = blocking(move || Workspace::create(&work, &name, BuildUser::for_slot(slot))).await?;
+        let modified = Timestamp::from_millis(SOURCE_DATE_EPOCH * 1_000);
+        checkout(tree.chunks.clone(), &tree.manifest, &workspace.build_path(), modified).await.map_err(|error| {
+            Failure::Infrastructure(match error {
+                CheckoutError::Write { error, .. } if error.kind() == io::ErrorKind::StorageFull => {
+                    "the volunteer's disk is full".to_owned()
+                }
+                error => format!("the source cannot be laid out: {error}"),
+            })
+        })?;
+        let sandbox = self.sandbox.clone();
+        let setup = Setup {
+            workspace,
+            tools: self.tools.clone(),
+            limits,
+            environment: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), SOURCE_DATE_EPOCH.to_string())]),
+            log,
+        };
+        blocking(move || {
+            setup.workspace.hand_over()?;
+            sandbox.enclose(setup)
+        })
+        .await
+    }
+
+    fn limits(&self, recipe: &Recipe) -> Limits {
+        let asked = recipe.limits();
+        Limits {
+            wall: asked.time.duration(),
+            memory_bytes: self.share.memory_mib.min(asked.memory_mib.max(1)) << 20,
+            processes: PROCESSES,
+            log_bytes: super::duty::LOG_BYTES,
+            disk_bytes: self.share.disk_mib.min(asked.disk_mib.max(1)) << 20,
+            cores: u32::try_from(self.share.cores).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Takes the declared outputs into the store, not yet committed.
+    async fn collect(&self, enclosure: &Enclosure, recipe: &Recipe) -> Result<(Manifest, crate::artifact::Batch), Failure> {
+        let patterns = recipe
+            .outputs()
+            .iter()
+            .map(|output| output.path.as_str().parse())
+            .collect::<Result<Vec<OutputPattern>, _>>()
+            .map_err(|error| Failure::BuildError(error.to_string()))?;
+        let limits = CollectLimits::default();
+        let mut batch = self.store.batch();
+        let mut entries = Vec::new();
+        let outputs = collect(enclosure, &patterns, limits).map_err(|error| uncollected(&error))?;
+        for output in outputs {
+            let (collected, file) = output.map_err(|error| uncollected(&error))?;
+            let wrong = |error: &dyn std::fmt::Display| Failure::BuildError(format!("an output cannot be named: {error}"));
+            let path = TreePath::try_from(collected.path).map_err(|error| wrong(&error))?;
+            let placed = recipe.outputs().iter().find_map(|output| output.place(&path)).unwrap_or(path);
+            let mode = match collected.kind {
+                FileKind::Plain => Mode::Plain,
+                FileKind::Executable => Mode::Executable,
+            };
+            let content = batch.file(file).await.map_err(|error| store_failed(&error))?;
+            entries.push(Entry { path: placed, node: Node::File { mode, size: content.size, chunks: content.chunks } });
+        }
+        let manifest = Manifest::new(entries).map_err(|error| Failure::BuildError(format!("the outputs are no tree: {error}")))?;
+        Ok((manifest, batch))
+    }
+
+    async fn smoke(&self, order: &Order, artifact: &Tree, test: protocol::recipe::SmokeTest) -> Result<(), Failure> {
+        order.log.append(b"smoke test\n");
+        let limits = Limits {
+            wall: SMOKE_WALL,
+            memory_bytes: self.share.memory_mib << 20,
+            processes: PROCESSES,
+            log_bytes: 1 << 20,
+            disk_bytes: self.share.disk_mib << 20,
+            cores: 1,
+        };
+        let said = BuildLog::new(limits.log_bytes);
+        let name = format!("{}-smoke", order.lease);
+        let mut enclosure = self.enclose(order, &name, artifact, limits, said.clone()).await?;
+        let step = Step { argv: test.argv.clone(), environment: BTreeMap::new() };
+        let end = enclosure.run(&step, &order.stop).await;
+        let said = said.to_bytes();
+        order.log.append(&said);
+        judge_step(end.outcome, &format!("the smoke test `{}`", test.argv.join(" ")))?;
+        close(enclosure).await?;
+        match &test.expect {
+            Some(expected) if !String::from_utf8_lossy(&said).contains(expected.as_str()) => {
+                Err(Failure::BuildError(format!("the smoke test did not print `{expected}`")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A tree and where its chunks are.
+struct Tree {
+    manifest: Manifest,
+    chunks: Arc<dyn ChunkSource>,
+}
+
+/// The recipe's own files before those of the source.
+struct Layered {
+    recipe: Recipe,
+    below: Arc<dyn ChunkSource>,
+}
+
+impl ChunkSource for Layered {
+    fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        match self.recipe.chunk(digest) {
+            Some(content) => Ok(Some(content.to_vec())),
+            None => self.below.read(digest),
+        }
+    }
+}
+
+/// No chunks at all.
+struct Nowhere;
+
+impl ChunkSource for Nowhere {
+    fn read(&self, _: &Digest) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+}
+
+async fn run_steps(enclosure: &mut Enclosure, order: &Order, steps: &[protocol::recipe::Step]) -> Result<(), Failure> {
+    for (at, step) in steps.iter().enumerate() {
+        let shown = step.argv.join(" ");
+        order.log.append(format!("$ {shown}\n").as_bytes());
+        let step = Step { argv: step.argv.clone(), environment: step.env.clone() };
+        let end = enclosure.run(&step, &order.stop).await;
+        judge_step(end.outcome, &format!("step {} of {}, `{}`,", at + 1, steps.len(), abbreviated(&shown)))?;
+    }
+    Ok(())
+}
+
+/// The first words of a command, for a sentence.
+fn abbreviated(command: &str) -> String {
+    const SHOWN: usize = 60;
+    match command.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command.to_owned(),
+    }
+}
+
+fn judge_step(outcome: StepOutcome, what: &str) -> Result<(), Failure> {
+    match outcome {
+        StepOutcome::Exited(0) => Ok(()),
+        StepOutcome::Exited(status) => Err(Failure::BuildError(format!("{what} ended with status {status}"))),
+        StepOutcome::Signalled(signal) => Err(Failure::BuildError(format!("{what} was killed by signal {signal}"))),
+        StepOutcome::Limit(limit) => Err(Failure::Limit(limit)),
+        StepOutcome::Cancelled => Err(Failure::Stopped),
+        StepOutcome::SandboxFailed(failure) => Err(Failure::Infrastructure(format!("the sandbox failed: {failure}"))),
+    }
+}
+
+async fn close(enclosure: Enclosure) -> Result<(), Failure> {
+    enclosure.close().await.map_err(|error| Failure::Infrastructure(format!("the work folder cannot be cleared: {error}")))
+}
+
+fn unfetched(error: TransferError) -> Failure {
+    Failure::Infrastructure(format!("the source cannot be had from its holders: {error}"))
+}
+
+fn store_failed(error: &StoreError) -> Failure {
+    Failure::Infrastructure(format!("the volunteer's store failed: {error}"))
+}
+
+fn uncollected(error: &CollectError) -> Failure {
+    match error {
+        CollectError::Io { .. } => Failure::Infrastructure(error.to_string()),
+        error => Failure::BuildError(error.to_string()),
+    }
+}
+
+async fn blocking<T: Send + 'static, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, Failure>
+where
+    E: Into<EnclosureError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(Failure::Infrastructure(error.into().to_string())),
+        Err(_) => Err(Failure::Infrastructure("the volunteer is ending".to_owned())),
+    }
+}
+
+/// Whether anything is left of an earlier run below `work`, and away with it.
+///
+/// # Errors
+///
+/// The system's.
+pub fn sweep(work: &Path) -> Result<usize, WorkspaceError> {
+    super::workspace::sweep(work)
+}
