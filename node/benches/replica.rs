@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use node::clock::Clock;
 use node::coordinator::replica::{Beginning, CarryError, Law, Replica, ReplicaConfig, Seat};
 use node::coordinator::wal::WalConfig;
 use protocol::farm::command::LawVersion;
@@ -52,7 +53,7 @@ fn config(folder: &Path) -> ReplicaConfig {
         id: 1,
         seat: Seat { peer_id: "bench".into() },
         beginning: Beginning::Alone,
-        clock: Arc::new(|| Timestamp::EPOCH),
+        clock: Clock::system(),
         carry: Arc::new(|_, _, _, _| Box::pin(async { Err(CarryError::Timeout) })),
         events_kept: 1024,
         wal: WalConfig::default(),

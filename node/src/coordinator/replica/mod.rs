@@ -43,9 +43,11 @@ pub use events::{Events, Happened, Told};
 pub use law::Law;
 pub use machine::ApplyError;
 pub use peers::{AnswerError, CALL_BYTES_MAX, Carry, CarryError};
-pub use proposer::{Clock, ProposeError};
+pub use proposer::ProposeError;
 pub use snapshot::SnapshotError;
 pub use types::{Batch, CodecError, NodeId, Replies, Seat, SnapshotImage, Stamped, Types};
+
+use crate::clock::Clock;
 
 use super::wal::{Repair, Syncs, Wal, WalConfig, WalError};
 use log::LogStore;

@@ -11,6 +11,8 @@ use protocol::time::Timestamp;
 use serde_bytes::ByteBuf;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::Clock;
+
 use super::law::Law;
 use super::machine::Shared;
 use super::types::{Batch, CodecError, NodeId, Raft, Seat, Stamped};
@@ -21,9 +23,6 @@ const BATCH_COMMANDS_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Proposals that may wait before proposers wait for room.
 pub(super) const WAITING_MAX: usize = 1024;
-
-/// The proposer's clock.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Why a command was not answered. The law's own refusals are replies, not errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +75,7 @@ pub(super) async fn run<L: Law>(
             bytes += next.command.len();
             waiting.push(next);
         }
-        stamp = clock().max(stamp).max(shared.read().last_stamp);
+        stamp = clock.now().max(stamp).max(shared.read().last_stamp);
         propose(&raft, stamp, L::NEWEST, waiting).await;
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use openraft::testing::{StoreBuilder, Suite};
 use protocol::farm::command::LawVersion;
@@ -69,13 +69,6 @@ fn records() -> sled::Tree {
     sled::Config::new().temporary(true).open().unwrap().open_tree("replica").unwrap()
 }
 
-fn wall_clock() -> Clock {
-    Arc::new(|| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        Timestamp::from_millis(u64::try_from(now.as_millis()).unwrap())
-    })
-}
-
 fn nobody() -> Carry {
     Arc::new(|_, _, _, _| Box::pin(async { Err(CarryError::Unreachable("alone".into())) }))
 }
@@ -87,7 +80,7 @@ fn alone(folder: &Path, records: sled::Tree) -> ReplicaConfig {
         id: 1,
         seat: Seat { peer_id: "one".into() },
         beginning: Beginning::Alone,
-        clock: wall_clock(),
+        clock: Clock::system(),
         carry: nobody(),
         events_kept: 64,
         wal: WalConfig { segment_bytes: 64 << 10, cache_bytes: 16 << 10 },
@@ -205,18 +198,22 @@ async fn proposals_made_together_share_syncs() {
 async fn stamps_never_run_backwards() {
     let home = tempfile::tempdir().unwrap();
     let records = records();
-    let times = Arc::new(RwLock::new(vec![900, 100, 2_000, 500]));
-    let clock: Clock = Arc::new(move || Timestamp::from_millis(times.write().unwrap().pop().unwrap()));
-    for expected in [vec![500, 2_000], vec![500, 2_000, 2_000, 2_000]] {
-        let config = ReplicaConfig { clock: clock.clone(), ..alone(home.path(), records.clone()) };
-        let replica = Replica::<Tally>::open(config).await.unwrap();
-        for _ in 0..2 {
-            replica.propose(&say(replica.last_index())).await.unwrap().unwrap();
-        }
-        assert_eq!(replica.read(|tally| tally.stamps.clone()), expected);
-        assert_eq!(replica.last_stamp(), Timestamp::from_millis(2_000));
-        replica.close().await.unwrap();
-    }
+    let open = async |clock_ms| {
+        let clock = Clock::set_to(Timestamp::from_millis(clock_ms));
+        let config = ReplicaConfig { clock, ..alone(home.path(), records.clone()) };
+        Replica::<Tally>::open(config).await.unwrap()
+    };
+    let replica = open(1_000_000_000).await;
+    say_all(&replica, 1..=3, 0).await;
+    let last = replica.last_stamp();
+    assert!(last >= Timestamp::from_millis(1_000_000_000));
+    replica.close().await.unwrap();
+    // The machine's clock was set back between two runs.
+    let replica = open(5_000).await;
+    say_all(&replica, 4..=5, 0).await;
+    let stamps = replica.read(|tally| tally.stamps.clone());
+    assert!(stamps.is_sorted(), "{stamps:?}");
+    assert_eq!(stamps[3..], [last.as_millis(); 2]);
 }
 
 /// A replica with a snapshot behind it and commands after that, closed; and how many were said.

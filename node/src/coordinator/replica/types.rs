@@ -62,7 +62,7 @@ pub struct Stamped {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replies(pub Vec<ByteBuf>);
 
-/// A snapshot as it lies on disk and travels: see [`super::snapshot`].
+/// A snapshot as it lies on disk and travels: packed, with a digest at its end.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SnapshotImage(pub Arc<[u8]>);
 
