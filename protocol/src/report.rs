@@ -6,6 +6,7 @@
 use crate::charter::{Charter, CharterError};
 use crate::digest::Digest;
 use crate::id::{BuildKey, FarmId, LeaseId, ManifestId, PeerKey, ReportId};
+use crate::platform::{Capability, Requirement};
 use crate::signed::{Kind, OpenError, Payload, Signed};
 use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,20 @@ pub const MAX_REASON_BYTES: usize = 1_024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(pub BTreeMap<String, String>);
+
+impl Fingerprint {
+    /// The environment that a machine of this capability gives a build with this requirement: platform, distribution, libc,
+    /// and what it has of the tools and headers that the requirement names. Facts that do not matter for the result (memory,
+    /// cores) are left out, so that two like machines have the same fingerprint.
+    #[must_use]
+    pub fn of(capability: &Capability, requirement: &Requirement) -> Self {
+        let always = ["os", "arch", "distribution", "libc"];
+        let named = requirement.iter().map(|(key, _)| key);
+        let named = named.filter(|key| key.starts_with("tool.") || key.starts_with("header."));
+        let fact = |key: &str| Some((key.to_owned(), capability.fact(key)?.to_string()));
+        Self(always.into_iter().chain(named).filter_map(fact).collect())
+    }
+}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -56,7 +56,7 @@ pub enum Witnesses {
 }
 
 /// A deadline that passed, as the leader's clock or liveness saw it. The law checks what it can check again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Expiry {
     /// The lease was never taken up.
     Undelivered(LeaseId),
@@ -70,6 +70,8 @@ pub enum Expiry {
     Confirmation(JobId),
     /// No keeper stored the artifact in time.
     Keeping(JobId),
+    /// Volunteers that had trouble with the job may be asked again.
+    Exclusion(JobId),
 }
 
 /// How long-lived a failure to send mail is.
@@ -253,6 +255,9 @@ pub enum Reply {
 /// Why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Rejection {
+    /// The entry's index is not after that of the last entry that changed something.
+    #[error("this entry was applied before")]
+    OutOfOrder,
     /// The farm is not founded yet, or is founded already.
     #[error("the farm is not in the state for this")]
     Founding,

@@ -1,8 +1,12 @@
 //! Why is it waiting, and how did it end: in values that `cli` turns into sentences.
 
+use crate::farm::Farm;
+use crate::farm::asked::{Asked, Fate};
 use crate::farm::command::JobState;
-use crate::id::{BuildKey, JobId, ManifestId, PeerKey};
-use crate::platform::{Capability, Constraint};
+use crate::farm::job::{Effort, Job};
+use crate::farm::quorum::{self, Answer};
+use crate::id::{BuildKey, JobId, ManifestId, PeerKey, RequestId};
+use crate::platform::{Capability, Constraint, Value};
 use crate::report::{Fingerprint, Holding, Limit};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -90,6 +94,11 @@ pub enum Presence {
     Gone,
 }
 
+/// The key under which [`Explanation::Unmet`] counts owners that accept the recipe.
+pub const ACCEPTS: &str = "accepts";
+/// How many jobs ahead are counted at most.
+pub const MAX_AHEAD: u32 = 1_000;
+
 /// Every volunteer that is or was lately seen.
 pub type Sightings = [Sighting];
 
@@ -173,4 +182,103 @@ pub struct RequestView {
     pub log: Option<crate::digest::Digest>,
     /// Why it waits, or how it ended.
     pub explanation: Explanation,
+}
+
+impl Farm {
+    /// Why a request waits, or how it ended, given what is seen of volunteers.
+    #[must_use]
+    pub fn explain(&self, request: RequestId, seen: &Sightings) -> Explanation {
+        let Some(asked) = self.requests.get(&request) else { return Explanation::Unknown };
+        let (id, job) = match &asked.fate {
+            Fate::Ended(end) => return Explanation::Ended(end.ended.clone()),
+            Fate::Waiting(id) => match self.jobs.get(*id) {
+                Some(job) => (*id, job),
+                None => return Explanation::Unknown,
+            },
+        };
+        if waits_for_a_holder(asked, job) {
+            return Explanation::Keeping;
+        }
+        match job.effort {
+            Effort::AwaitingSource(_) => Explanation::AwaitingSource,
+            Effort::Idle => Explanation::Keeping,
+            Effort::Leased(lease) => match self.leases.get(lease) {
+                Some(lease) => Explanation::Running { volunteer: lease.volunteer, since: lease.granted_at },
+                None => Explanation::Unknown,
+            },
+            Effort::Queued => self.explain_queued(id, job, seen),
+        }
+    }
+
+    fn explain_queued(&self, id: JobId, job: &Job, seen: &Sightings) -> Explanation {
+        let requirement = self.queue.requirement(job.lot);
+        let (recipe, standing) = self.queue.recipe(job.lot);
+        let (mut busy, mut free, mut gone, mut excluded) = (0, 0, 0, 0);
+        for sighting in seen {
+            let Sighting { volunteer, capability, presence } = sighting;
+            if !requirement.met_by(capability) || !capability.accepts.admits(&recipe, standing) {
+                continue;
+            }
+            let environment = || Fingerprint::of(capability, requirement);
+            let barred = job.excludes(volunteer, || capability.id())
+                || job.required_fingerprint().is_some_and(|required| *required != environment());
+            *match presence {
+                _ if barred => &mut excluded,
+                Presence::Busy => &mut busy,
+                Presence::Free => &mut free,
+                Presence::Gone => &mut gone,
+            } += 1;
+        }
+        if busy + free + gone + excluded == 0 {
+            return self.explain_unmet(job, seen);
+        }
+        let ahead = self.queue.ahead(job.rank(id), MAX_AHEAD);
+        Explanation::Waiting { busy, free, gone, excluded, ahead, confirming: job.required_fingerprint().cloned() }
+    }
+
+    fn explain_unmet(&self, job: &Job, seen: &Sightings) -> Explanation {
+        let requirement = self.queue.requirement(job.lot);
+        let (recipe, standing) = self.queue.recipe(job.lot);
+        let asked = |key| match requirement.iter().find(|(known, _)| *known == key) {
+            Some((_, Constraint::Is(Value::Text(text)))) => Some(text.as_str()),
+            _ => None,
+        };
+        let (os, arch) = (asked("os"), asked("arch"));
+        let platform = match (os, arch) {
+            (None, None) => String::new(),
+            (os, arch) => format!("{}/{}", os.unwrap_or("?"), arch.unwrap_or("?")),
+        };
+        let on_platform = |capability: &Capability| {
+            let is = |key, wanted: Option<&str>| {
+                wanted.is_none_or(|wanted| matches!(capability.fact(key), Some(Value::Text(text)) if text == wanted))
+            };
+            is("os", os) && is("arch", arch)
+        };
+        let pool: Vec<_> = seen.iter().map(|sighting| &sighting.capability).filter(|c| on_platform(c)).collect();
+        let count = |meets: &dyn Fn(&Capability) -> bool| {
+            u32::try_from(pool.iter().filter(|capability| meets(capability)).count()).unwrap_or(u32::MAX)
+        };
+        let volunteers = count(&|_| true);
+        let mut unmet: Vec<_> = requirement
+            .iter()
+            .map(|(key, constraint)| Unmet {
+                key: key.to_owned(),
+                constraint: constraint.clone(),
+                met_by: count(&|capability| constraint.met_by(capability.fact(key))),
+            })
+            .collect();
+        let met_by = count(&|capability| capability.accepts.admits(&recipe, standing));
+        unmet.push(Unmet { key: ACCEPTS.to_owned(), constraint: Constraint::Present, met_by });
+        unmet.retain(|unmet| unmet.met_by < volunteers);
+        unmet.sort_by_key(|unmet| unmet.met_by);
+        Explanation::Unmet { volunteers, platform, unmet }
+    }
+}
+
+/// Whether this request's demand is met already, and only a second holder is awaited.
+fn waits_for_a_holder(asked: &Asked, job: &Job) -> bool {
+    job.keeping().is_some_and(|keeping| {
+        let answer = quorum::verdict(job.reports().iter().map(|report| &report.sworn), asked.standard);
+        matches!(answer, Answer::Agreed(agreed) if agreed.manifest == keeping.manifest)
+    })
 }
