@@ -112,11 +112,17 @@ pub(super) struct Order {
 }
 
 /// Starts and watches one step; blocks until its end.
-pub(super) fn supervise(order: Order, launch: impl FnOnce() -> Result<Launched, LaunchError>) -> StepEnd {
+pub(super) fn supervise(
+    order: Order,
+    launch: impl FnOnce() -> Result<Launched, LaunchError>,
+) -> StepEnd {
     let started = Instant::now();
     let failed = |failure: SandboxFailure| StepEnd {
         outcome: Outcome::SandboxFailed(failure),
-        usage: Usage { wall: started.elapsed(), ..Usage::default() },
+        usage: Usage {
+            wall: started.elapsed(),
+            ..Usage::default()
+        },
     };
     let launched = match launch() {
         Ok(launched) => launched,
@@ -130,8 +136,19 @@ pub(super) fn supervise(order: Order, launch: impl FnOnce() -> Result<Launched, 
         Ok(exit) => conclude(&watched.ending(exit)),
         Err(failure) => Outcome::SandboxFailed(failure),
     };
-    let Findings { cpu, peak_memory_bytes, .. } = watched.watch.findings();
-    StepEnd { outcome, usage: Usage { wall: started.elapsed(), cpu, peak_memory_bytes } }
+    let Findings {
+        cpu,
+        peak_memory_bytes,
+        ..
+    } = watched.watch.findings();
+    StepEnd {
+        outcome,
+        usage: Usage {
+            wall: started.elapsed(),
+            cpu,
+            peak_memory_bytes,
+        },
+    }
 }
 
 /// Why we killed it.
@@ -157,18 +174,31 @@ struct Watched {
     watch: Watch,
     deadline: Instant,
     stop: Option<(Stop, Instant)>,
+    /// Whether the watcher was killed although it had not named its child.
+    killed_blindly: bool,
 }
 
 impl Watched {
     fn new(mut order: Order, launched: Launched, now: Instant) -> io::Result<Self> {
-        let Launched { mut child, output, status, gate } = launched;
-        let outer = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|errno| {
-            // The gate is shut or the work has hardly begun; without a descriptor for its death it must not go on.
-            let _ = child.kill();
-            let _ = child.wait();
-            io::Error::from(errno)
-        })?;
-        let watch = Watch::new(order.limits, order.group.clone(), std::mem::take(&mut order.folders), now);
+        let Launched {
+            mut child,
+            output,
+            status,
+            gate,
+        } = launched;
+        let outer = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+            .map_err(|errno| {
+                // The gate is shut or the work has hardly begun; without a descriptor for its death it must not go on.
+                let _ = child.kill();
+                let _ = child.wait();
+                io::Error::from(errno)
+            })?;
+        let watch = Watch::new(
+            order.limits,
+            order.group.clone(),
+            std::mem::take(&mut order.folders),
+            now,
+        );
         Ok(Self {
             child,
             outer,
@@ -183,6 +213,7 @@ impl Watched {
             order,
             watch,
             stop: None,
+            killed_blindly: false,
         })
     }
 
@@ -194,7 +225,9 @@ impl Watched {
                 if now >= self.deadline {
                     self.stop(Stop::Limit(Limit::Deadline), now);
                 } else if now >= self.watch.next()
-                    && let Some(limit) = self.watch.look(self.inner.as_ref().map(|(pid, _)| *pid), now)
+                    && let Some(limit) = self
+                        .watch
+                        .look(self.inner.as_ref().map(|(pid, _)| *pid), now)
                 {
                     self.stop(Stop::Limit(limit), now);
                 }
@@ -221,7 +254,12 @@ impl Watched {
         };
         // One millisecond more than the difference, so that the wake is never just before the moment it is for.
         let ready = poll(
-            [Some(self.outer.as_fd()), fd(&self.output), fd(&self.status), self.stop.is_none().then(|| self.order.cancel.as_fd())],
+            [
+                Some(self.outer.as_fd()),
+                fd(&self.output),
+                fd(&self.status),
+                self.stop.is_none().then(|| self.order.cancel.as_fd()),
+            ],
             wake.saturating_duration_since(now) + Duration::from_millis(1),
         )?;
         if ready[1] {
@@ -254,6 +292,7 @@ impl Watched {
             let _ = rustix::process::pidfd_send_signal(inner, Signal::KILL);
         }
         if self.inner.is_some() || blindly {
+            self.killed_blindly |= self.inner.is_none();
             let _ = rustix::process::pidfd_send_signal(&self.outer, Signal::KILL);
         }
     }
@@ -280,15 +319,18 @@ impl Watched {
             }
         }
         while self.output.is_some() && self.read_output()? > 0 {}
-        if let Some(group) = &self.order.group
-            && !group.is_empty()
-        {
-            group.kill_all(deadline);
-            if !group.is_empty() {
-                return Err(SandboxFailure::Survivors);
+        let proven = match &self.order.group {
+            Some(group) => {
+                group.kill_all(deadline);
+                group.is_empty()
             }
+            None => self.inner.is_some() || !self.killed_blindly,
+        };
+        if proven {
+            Ok(())
+        } else {
+            Err(SandboxFailure::Survivors)
         }
-        Ok(())
     }
 
     /// Reads what is there, at most once through the buffer. Returns how much it was.
@@ -298,7 +340,8 @@ impl Watched {
         let bytes = &buffer[..read];
         self.order.log.append(bytes);
         self.written += read as u64;
-        self.last_words.extend_from_slice(&bytes[read.saturating_sub(LAST_WORDS_BYTES)..]);
+        self.last_words
+            .extend_from_slice(&bytes[read.saturating_sub(LAST_WORDS_BYTES)..]);
         let excess = self.last_words.len().saturating_sub(LAST_WORDS_BYTES);
         self.last_words.drain(..excess);
         if self.order.log.written() > self.order.limits.log_bytes.saturating_mul(FLOOD_FACTOR) {
@@ -314,7 +357,8 @@ impl Watched {
             if read == 0 {
                 break;
             }
-            self.status_text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            self.status_text
+                .push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
         if self.inner.is_none()
             && let Some(pid) = number_after(&self.status_text, "child-pid").and_then(Pid::from_raw)
@@ -339,7 +383,14 @@ impl Watched {
             return Ok(());
         };
         let limit = Some(u64::from(self.order.limits.processes));
-        match rustix::process::prlimit(Some(inner), Resource::Nproc, Rlimit { current: limit, maximum: limit }) {
+        match rustix::process::prlimit(
+            Some(inner),
+            Resource::Nproc,
+            Rlimit {
+                current: limit,
+                maximum: limit,
+            },
+        ) {
             Ok(_) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -411,9 +462,15 @@ fn never_executed(ending: &Ending) -> Outcome {
     let words = ending.last_words.trim_end();
     let last = words.lines().last().unwrap_or_default();
     if last.starts_with("bwrap: execvp ") {
-        return Outcome::Exited(if last.ends_with("No such file or directory") { 127 } else { 126 });
+        return Outcome::Exited(if last.ends_with("No such file or directory") {
+            127
+        } else {
+            126
+        });
     }
-    Outcome::SandboxFailed(SandboxFailure::Setup { words: words.to_owned() })
+    Outcome::SandboxFailed(SandboxFailure::Setup {
+        words: words.to_owned(),
+    })
 }
 
 /// The number behind `"NAME": ` in bubblewrap's status lines.
@@ -446,8 +503,15 @@ fn read_some(from: &mut Option<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize>
 
 /// Waits until one of the descriptors is ready or `timeout` has passed, and says which are.
 fn poll(fds: [Option<BorrowedFd<'_>>; 4], timeout: Duration) -> io::Result<[bool; 4]> {
-    let mut polled: Vec<PollFd<'_>> = fds.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-    let timeout = Timespec { tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(timeout.subsec_nanos()) };
+    let mut polled: Vec<PollFd<'_>> = fds
+        .into_iter()
+        .flatten()
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
     match rustix::event::poll(&mut polled, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(errno.into()),
@@ -483,23 +547,80 @@ mod tests {
         assert_eq!(named(&ending(Some(2))), "Exited(2)");
         assert_eq!(named(&ending(Some(128 + 11))), "Signalled(11)");
         assert_eq!(named(&ending(Some(128 + 25))), "limit:disk");
-        let starved = Findings { ran_out_of_memory: true, ..Findings::default() };
-        assert_eq!(named(&Ending { findings: starved, ..ending(Some(0)) }), "limit:memory");
-        let crowded = Findings { ran_out_of_processes: true, ..Findings::default() };
-        assert_eq!(named(&Ending { findings: crowded, ..ending(Some(0)) }), "Exited(0)");
-        assert_eq!(named(&Ending { findings: crowded, ..ending(Some(1)) }), "limit:pids");
-        assert_eq!(named(&Ending { stop: Some(Stop::Cancelled), findings: starved, ..ending(None) }), "Cancelled");
-        assert_eq!(named(&Ending { stop: Some(Stop::Limit(Limit::Deadline)), ..ending(None) }), "limit:deadline");
+        let starved = Findings {
+            ran_out_of_memory: true,
+            ..Findings::default()
+        };
+        assert_eq!(
+            named(&Ending {
+                findings: starved,
+                ..ending(Some(0))
+            }),
+            "limit:memory"
+        );
+        let crowded = Findings {
+            ran_out_of_processes: true,
+            ..Findings::default()
+        };
+        assert_eq!(
+            named(&Ending {
+                findings: crowded,
+                ..ending(Some(0))
+            }),
+            "Exited(0)"
+        );
+        assert_eq!(
+            named(&Ending {
+                findings: crowded,
+                ..ending(Some(1))
+            }),
+            "limit:pids"
+        );
+        assert_eq!(
+            named(&Ending {
+                stop: Some(Stop::Cancelled),
+                findings: starved,
+                ..ending(None)
+            }),
+            "Cancelled"
+        );
+        assert_eq!(
+            named(&Ending {
+                stop: Some(Stop::Limit(Limit::Deadline)),
+                ..ending(None)
+            }),
+            "limit:deadline"
+        );
     }
 
     #[test]
     fn a_missing_command_is_the_recipes_fault_and_a_failed_setup_is_not() {
-        let said = |words: &str| named(&Ending { last_words: words.to_owned(), ..ending(None) });
-        assert_eq!(said("bwrap: execvp cc: No such file or directory\n"), "Exited(127)");
-        assert_eq!(said("bwrap: execvp ./configure: Permission denied\n"), "Exited(126)");
+        let said = |words: &str| {
+            named(&Ending {
+                last_words: words.to_owned(),
+                ..ending(None)
+            })
+        };
+        assert_eq!(
+            said("bwrap: execvp cc: No such file or directory\n"),
+            "Exited(127)"
+        );
+        assert_eq!(
+            said("bwrap: execvp ./configure: Permission denied\n"),
+            "Exited(126)"
+        );
         let setup = "bwrap: setting up uid map: Permission denied";
-        assert_eq!(said(&format!("{setup}\n")), format!("SandboxFailed(Setup {{ words: \"{setup}\" }})"));
-        assert_eq!(named(&Ending { sandbox: ExitStatus::from_raw(9), ..ending(None) }), "SandboxFailed(Killed { signal: 9 })");
+        assert_eq!(
+            said(&format!("{setup}\n")),
+            format!("SandboxFailed(Setup {{ words: \"{setup}\" }})")
+        );
+        assert_eq!(
+            named(&Ending {
+                sandbox: ExitStatus::from_raw(9),
+                ..ending(None)
+            }),
+            "SandboxFailed(Killed { signal: 9 })"
+        );
     }
 
     #[test]
