@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::volunteer::hierarchy::{Seat, detect};
 
 /// A machine made of plain files.
 struct Machine(tempfile::TempDir);

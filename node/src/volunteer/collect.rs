@@ -9,13 +9,13 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::str::FromStr;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::enclosure::Enclosure;
 use super::janitor::open_folder;
+use super::output::{Last, OutputPattern, is_acceptable, matches};
 
 /// How much may be collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,64 +41,6 @@ impl Default for CollectLimits {
             path_bytes: 1024,
             entries: 400_000,
         }
-    }
-}
-
-/// Which files of the work folder are outputs: `lua`, `lib/*.so`, `share/**`.
-///
-/// A path relative to the work folder, its parts separated by `/`. A `*` in the last part stands for any characters within one
-/// name; `**` as the last part stands for every file below the folder before it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct OutputPattern {
-    folders: Vec<String>,
-    last: Last,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Last {
-    Name(String),
-    Glob(String),
-    Below,
-}
-
-impl FromStr for OutputPattern {
-    type Err = CollectError;
-
-    fn from_str(text: &str) -> Result<Self, CollectError> {
-        let refused = || CollectError::Pattern {
-            pattern: text.to_owned(),
-        };
-        let mut parts: Vec<&str> = text.split('/').collect();
-        let last = match parts.pop() {
-            Some("**") if !parts.is_empty() => Last::Below,
-            Some(name) if is_acceptable(name) && name.contains('*') && !name.contains("**") => {
-                Last::Glob(name.to_owned())
-            }
-            Some(name) if is_acceptable(name) && !name.contains('*') => Last::Name(name.to_owned()),
-            _ => return Err(refused()),
-        };
-        if parts
-            .iter()
-            .any(|part| !is_acceptable(part) || part.contains('*'))
-        {
-            return Err(refused());
-        }
-        Ok(Self {
-            folders: parts.into_iter().map(str::to_owned).collect(),
-            last,
-        })
-    }
-}
-
-impl std::fmt::Display for OutputPattern {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for folder in &self.folders {
-            write!(f, "{folder}/")?;
-        }
-        f.write_str(match &self.last {
-            Last::Name(name) | Last::Glob(name) => name,
-            Last::Below => "**",
-        })
     }
 }
 
@@ -136,12 +78,6 @@ impl FileKind {
 /// Why outputs were not taken. Names in it come from the build: escape them where they are shown.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// The recipe's pattern is not one.
-    #[error("`{pattern}` is not a relative output path")]
-    Pattern {
-        /// As written.
-        pattern: String,
-    },
     /// Nothing matches a declared output.
     #[error("the declared output `{pattern}` is not there")]
     Missing {
@@ -549,47 +485,12 @@ fn refuse_case_twins(paths: &BTreeSet<String>) -> Result<(), CollectError> {
     Ok(())
 }
 
-/// One part of a path that may be shown, stored and written anywhere: no control characters, none that reorder text.
-fn is_acceptable(name: &str) -> bool {
-    let reorders = |c: char| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = |c: char| {
-        matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '/' | '\\' | char::REPLACEMENT_CHARACTER
-        )
-    };
-    !name.is_empty()
-        && name != "."
-        && name != ".."
-        && !name.contains(|c: char| c.is_control() || reorders(c) || breaks(c))
-}
-
 fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() {
         name.to_owned()
     } else {
         format!("{folder}/{name}")
     }
-}
-
-/// Whether `name` is `glob` with each `*` in place of any characters. Greedy parts from the left are enough with one kind of wildcard.
-fn matches(glob: &str, name: &str) -> bool {
-    let Some((start, rest)) = glob.split_once('*') else {
-        return glob == name;
-    };
-    let Some(mut name) = name.strip_prefix(start) else {
-        return false;
-    };
-    let (middle, end) = rest
-        .rsplit_once('*')
-        .map_or((None, rest), |(middle, end)| (Some(middle), end));
-    for part in middle.into_iter().flat_map(|middle| middle.split('*')) {
-        match name.find(part) {
-            Some(at) => name = &name[at + part.len()..],
-            None => return false,
-        }
-    }
-    name.ends_with(end)
 }
 
 #[cfg(test)]

@@ -11,10 +11,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::build_log::BuildLog;
-use super::cgroup::{Absent, Group};
+use super::cgroup::Group;
+use super::hierarchy::Absent;
 use super::limits::Limits;
-use super::process::{Order, Outcome, SandboxFailure, StepEnd, Usage, supervise};
-use super::sandbox::{Confinement, Sandbox, Scene, Step, Tool, check_environment, distinct_tools};
+use super::outcome::{Outcome, SandboxFailure, StepEnd, Usage};
+use super::process::{Order, supervise};
+use super::sandbox::{Confinement, Sandbox, Scene, Step, check_environment};
+use super::tool::{self, Tool};
 use super::workspace::{Workspace, WorkspaceError};
 
 /// What an attempt is given.
@@ -81,7 +84,7 @@ impl Sandbox {
     pub fn enclose(&self, setup: Setup) -> Result<Enclosure, EnclosureError> {
         check_environment(&setup.environment)?;
         let setup = Setup {
-            tools: distinct_tools(setup.tools),
+            tools: tool::distinct(setup.tools),
             ..setup
         };
         let group = match self.confinement() {

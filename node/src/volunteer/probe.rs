@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::cgroup;
 use super::enclosure::{EnclosureError, Setup, try_once};
+use super::hierarchy;
 use super::launcher::Moment;
 use super::limits::Limits;
-use super::process::{Outcome, SandboxFailure};
+use super::outcome::{Outcome, SandboxFailure};
 use super::sandbox::{Binding, Confinement, Sandbox, Step};
 use super::seccomp::Filters;
 use super::workspace::{BuildUser, Workspace};
@@ -156,7 +156,7 @@ impl Sandbox {
         } else {
             Binding::Path
         };
-        let groups = cgroup::detect(Path::new("/"))
+        let groups = hierarchy::detect(Path::new("/"))
             .and_then(|hierarchy| hierarchy.prepare().map(|()| hierarchy));
         let confinement = groups.map_or_else(Confinement::Polling, Confinement::ControlGroups);
         let sandbox = Self {
@@ -206,7 +206,7 @@ impl Sandbox {
             Outcome::SandboxFailed(SandboxFailure::Launch(error))
                 if error.moment == Moment::JoinGroup =>
             {
-                Err(Trial::Group(cgroup::Absent::NotWritable(PathBuf::from(
+                Err(Trial::Group(hierarchy::Absent::NotWritable(PathBuf::from(
                     "cgroup.procs",
                 ))))
             }
@@ -230,7 +230,7 @@ impl Sandbox {
 
 /// How a trial failed.
 enum Trial {
-    Group(cgroup::Absent),
+    Group(hierarchy::Absent),
     Other(Unavailable),
 }
 

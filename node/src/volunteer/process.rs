@@ -7,7 +7,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use super::build_log::BuildLog;
 use super::cgroup::Group;
 use super::launcher::{LaunchError, Launched};
 use super::limits::{Limit, Limits};
+use super::outcome::{Ending, Outcome, SandboxFailure, StepEnd, Stop, Usage, conclude};
 use super::watch::{Findings, Watch};
 
 /// From the first SIGKILL to the proof that nothing is left.
@@ -30,73 +30,6 @@ const NAMING_TIME: Duration = Duration::from_secs(2);
 const FLOOD_FACTOR: u64 = 4;
 /// How much of a failed start's output goes into the reason.
 const LAST_WORDS_BYTES: usize = 1024;
-
-/// How a step ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The command ended by itself. 127 when it was not found and 126 when it could not be executed, as shells say it.
-    Exited(i32),
-    /// The command was killed by this signal, or is a shell whose last command was.
-    Signalled(i32),
-    /// A limit ended it, whatever its exit status says.
-    Limit(Limit),
-    /// Whoever ordered it no longer wants it.
-    Cancelled,
-    /// The sandbox failed; this says nothing about the recipe.
-    SandboxFailed(SandboxFailure),
-}
-
-/// Why a sandbox failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxFailure {
-    /// Bubblewrap could not be started.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// Bubblewrap gave up before the command started.
-    #[error("bubblewrap gave up: {words}")]
-    Setup {
-        /// The end of what it said.
-        words: String,
-    },
-    /// Somebody else killed the sandbox.
-    #[error("the sandbox was killed by signal {signal}")]
-    Killed {
-        /// The signal's number.
-        signal: i32,
-    },
-    /// Processes may be alive after [`DEATH_TIME`]; nothing may be collected from this work folder.
-    #[error("not all processes of the build could be killed")]
-    Survivors,
-    /// The watching itself failed.
-    #[error("watching the build failed: {0}")]
-    Watching(#[from] io::Error),
-    /// An argument or a variable cannot be passed to a program.
-    #[error("`{0}` cannot be an argument or a variable")]
-    Unspeakable(String),
-    /// An earlier step left survivors.
-    #[error("an earlier step of this attempt is not proven dead")]
-    Unsettled,
-}
-
-/// What a step used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// From start to proven death.
-    pub wall: Duration,
-    /// Processor time of all processes; none where it is not counted.
-    pub cpu: Option<Duration>,
-    /// The most memory at one moment of the attempt so far; none where it is not counted.
-    pub peak_memory_bytes: Option<u64>,
-}
-
-/// How a step ended and what it used.
-#[derive(Debug)]
-pub struct StepEnd {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What it used.
-    pub usage: Usage,
-}
 
 /// What to watch.
 pub(super) struct Order {
@@ -149,13 +82,6 @@ pub(super) fn supervise(
             peak_memory_bytes,
         },
     }
-}
-
-/// Why we killed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    Cancelled,
-    Limit(Limit),
 }
 
 /// A running sandbox.
@@ -422,57 +348,6 @@ impl Drop for Watched {
     }
 }
 
-/// All that decides an outcome.
-#[derive(Debug)]
-struct Ending {
-    stop: Option<Stop>,
-    /// The command's own exit code, if it was executed and bubblewrap saw its end.
-    command: Option<i32>,
-    sandbox: ExitStatus,
-    findings: Findings,
-    last_words: String,
-}
-
-/// The outcome. A pure rule, so that each of its lines can be tested.
-fn conclude(ending: &Ending) -> Outcome {
-    match ending.stop {
-        Some(Stop::Cancelled) => return Outcome::Cancelled,
-        Some(Stop::Limit(limit)) => return Outcome::Limit(limit),
-        None => {}
-    }
-    // A parent may ignore that its children were killed, and exit with 0: its output cannot be trusted.
-    if ending.findings.ran_out_of_memory {
-        return Outcome::Limit(Limit::Memory);
-    }
-    match ending.command {
-        Some(0) => Outcome::Exited(0),
-        Some(_) if ending.findings.ran_out_of_processes => Outcome::Limit(Limit::Processes),
-        Some(code) if code == 128 + libc::SIGXFSZ => Outcome::Limit(Limit::Disk),
-        Some(code @ 129..=192) => Outcome::Signalled(code - 128),
-        Some(code) => Outcome::Exited(code),
-        None => never_executed(ending),
-    }
-}
-
-fn never_executed(ending: &Ending) -> Outcome {
-    if let Some(signal) = ending.sandbox.signal() {
-        return Outcome::SandboxFailed(SandboxFailure::Killed { signal });
-    }
-    // Nothing of the build has run, so these words are bubblewrap's own.
-    let words = ending.last_words.trim_end();
-    let last = words.lines().last().unwrap_or_default();
-    if last.starts_with("bwrap: execvp ") {
-        return Outcome::Exited(if last.ends_with("No such file or directory") {
-            127
-        } else {
-            126
-        });
-    }
-    Outcome::SandboxFailed(SandboxFailure::Setup {
-        words: words.to_owned(),
-    })
-}
-
 /// The number behind `"NAME": ` in bubblewrap's status lines.
 fn number_after(status: &str, name: &str) -> Option<i32> {
     let (_, rest) = status.split_once(&format!("\"{name}\": "))?;
@@ -523,105 +398,6 @@ fn poll(fds: [Option<BorrowedFd<'_>>; 4], timeout: Duration) -> io::Result<[bool
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ending(command: Option<i32>) -> Ending {
-        Ending {
-            stop: None,
-            command,
-            sandbox: ExitStatus::from_raw(command.unwrap_or(1) << 8),
-            findings: Findings::default(),
-            last_words: String::new(),
-        }
-    }
-
-    fn named(ending: &Ending) -> String {
-        match conclude(ending) {
-            Outcome::Limit(limit) => limit.to_string(),
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn each_ending_has_its_outcome() {
-        assert_eq!(named(&ending(Some(0))), "Exited(0)");
-        assert_eq!(named(&ending(Some(2))), "Exited(2)");
-        assert_eq!(named(&ending(Some(128 + 11))), "Signalled(11)");
-        assert_eq!(named(&ending(Some(128 + 25))), "limit:disk");
-        let starved = Findings {
-            ran_out_of_memory: true,
-            ..Findings::default()
-        };
-        assert_eq!(
-            named(&Ending {
-                findings: starved,
-                ..ending(Some(0))
-            }),
-            "limit:memory"
-        );
-        let crowded = Findings {
-            ran_out_of_processes: true,
-            ..Findings::default()
-        };
-        assert_eq!(
-            named(&Ending {
-                findings: crowded,
-                ..ending(Some(0))
-            }),
-            "Exited(0)"
-        );
-        assert_eq!(
-            named(&Ending {
-                findings: crowded,
-                ..ending(Some(1))
-            }),
-            "limit:pids"
-        );
-        assert_eq!(
-            named(&Ending {
-                stop: Some(Stop::Cancelled),
-                findings: starved,
-                ..ending(None)
-            }),
-            "Cancelled"
-        );
-        assert_eq!(
-            named(&Ending {
-                stop: Some(Stop::Limit(Limit::Deadline)),
-                ..ending(None)
-            }),
-            "limit:deadline"
-        );
-    }
-
-    #[test]
-    fn a_missing_command_is_the_recipes_fault_and_a_failed_setup_is_not() {
-        let said = |words: &str| {
-            named(&Ending {
-                last_words: words.to_owned(),
-                ..ending(None)
-            })
-        };
-        assert_eq!(
-            said("bwrap: execvp cc: No such file or directory\n"),
-            "Exited(127)"
-        );
-        assert_eq!(
-            said("bwrap: execvp ./configure: Permission denied\n"),
-            "Exited(126)"
-        );
-        let setup = "bwrap: setting up uid map: Permission denied";
-        assert_eq!(
-            said(&format!("{setup}\n")),
-            format!("SandboxFailed(Setup {{ words: \"{setup}\" }})")
-        );
-        assert_eq!(
-            named(&Ending {
-                sandbox: ExitStatus::from_raw(9),
-                ..ending(None)
-            }),
-            "SandboxFailed(Killed { signal: 9 })"
-        );
-    }
 
     #[test]
     fn numbers_are_read_only_when_they_are_whole() {

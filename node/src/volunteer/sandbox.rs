@@ -9,25 +9,25 @@
 //! | a tool's prefix | the same absolute path as outside, read-only |
 //!
 //! Everything else of the host is absent: no network but an idle loopback, no other process, no user but the build's, no further
-//! namespaces, no capabilities. There is no weaker mode that is used silently: what cannot be had is an [`Unavailable`].
+//! namespaces, no capabilities. There is no weaker mode that is used silently: what cannot be had is an [`Unavailable`](super::Unavailable).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::process::Resource;
 use rustix::thread::CpuSet;
 
-use super::cgroup::{Absent, Group, Hierarchy, OWN_PROCESSES};
+use super::cgroup::{Group, OWN_PROCESSES};
+use super::hierarchy::{Absent, Hierarchy};
 use super::launcher::{Descent, Gate, Launch, LaunchError, Launched, Moment, Stage, launch};
 use super::limits::Limits;
-use super::process::SandboxFailure;
+use super::outcome::SandboxFailure;
 use super::seccomp::Filters;
+use super::tool::Tool;
 use super::workspace::{BuildUser, Workspace};
-
-pub use super::probe::Unavailable;
 
 /// Where the work folder is inside.
 pub const BUILD_DIR: &str = "/build";
@@ -93,14 +93,14 @@ impl Sandbox {
                     options.extend(["--bind".into(), stage.show(folder)?.into(), inside.into()]);
                 }
                 for tool in scene.tools {
-                    let prefix = fs::File::open(&tool.prefix).map_err(|source| LaunchError {
+                    let prefix = fs::File::open(tool.prefix()).map_err(|source| LaunchError {
                         moment: Moment::Stage,
                         source,
                     })?;
                     options.extend([
                         "--ro-bind".into(),
                         stage.show(prefix.as_fd())?.into(),
-                        tool.prefix.clone().into(),
+                        tool.prefix().to_owned().into(),
                     ]);
                 }
                 descent = Some(Descent { uid, stage });
@@ -129,8 +129,8 @@ impl Sandbox {
                 for tool in scene.tools {
                     options.extend([
                         "--ro-bind".into(),
-                        tool.prefix.clone().into(),
-                        tool.prefix.clone().into(),
+                        tool.prefix().to_owned().into(),
+                        tool.prefix().to_owned().into(),
                     ]);
                 }
             }
@@ -288,7 +288,7 @@ fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
     let tools = scene
         .tools
         .iter()
-        .map(|tool| format!("{}/bin:", tool.prefix.display()));
+        .map(|tool| format!("{}/bin:", tool.prefix().display()));
     let path = tools
         .chain(["/usr/bin:/bin".to_owned()])
         .collect::<String>();
@@ -356,131 +356,11 @@ fn some_processors(cores: u32) -> Option<CpuSet> {
     Some(chosen)
 }
 
-/// A tool of the volunteer's owner, `--tool NAME=PREFIX`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tool {
-    name: String,
-    prefix: PathBuf,
-}
-
-/// Why a tool cannot be shown to builds.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ToolError {
-    /// Not an absolute path without `.` and `..`, in UTF-8, without `:`.
-    #[error("`{0}` is not a plain absolute path")]
-    NotPlain(PathBuf),
-    /// There is no such folder.
-    #[error("`{0}` is not a folder")]
-    NotFolder(PathBuf),
-    /// The sandbox has something of its own at, above or below this path.
-    #[error("`{0}` would hide a part of the sandbox")]
-    Reserved(PathBuf),
-}
-
-impl Tool {
-    /// A tool whose programs are in `PREFIX/bin`.
-    ///
-    /// # Errors
-    /// [`ToolError`].
-    pub fn new(name: &str, prefix: &Path) -> Result<Self, ToolError> {
-        let mut components = prefix.components();
-        let plain = components.next() == Some(Component::RootDir)
-            && components.all(|component| matches!(component, Component::Normal(_)))
-            && prefix
-                .to_str()
-                .is_some_and(|text| !text.contains(|c: char| c == ':' || c.is_control()));
-        let refused = prefix.to_owned();
-        if !plain {
-            return Err(ToolError::NotPlain(refused));
-        }
-        const TAKEN: [&str; 8] = [
-            "/usr",
-            "/etc/alternatives",
-            "/proc",
-            "/dev",
-            "/tmp",
-            BUILD_DIR,
-            HOME_DIR,
-            "/bin",
-        ];
-        const CLOSED: [&str; 5] = ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR];
-        let hides = |taken: &&str| Path::new(taken).starts_with(prefix);
-        if TAKEN.iter().any(hides)
-            || CLOSED.iter().any(|closed| prefix.starts_with(closed))
-        {
-            return Err(ToolError::Reserved(refused));
-        }
-        if !prefix.is_dir() {
-            return Err(ToolError::NotFolder(refused));
-        }
-        // Without a slash at its end, so that it joins `/bin` well.
-        Ok(Self {
-            name: name.to_owned(),
-            prefix: prefix.components().collect(),
-        })
-    }
-
-    /// What requirements call it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where it is, outside and inside.
-    #[must_use]
-    pub fn prefix(&self) -> &Path {
-        &self.prefix
-    }
-}
-
-/// Tools in the order of their `PATH`, each prefix once.
-pub(super) fn distinct_tools(tools: Vec<Tool>) -> Vec<Tool> {
-    let mut distinct: Vec<Tool> = Vec::new();
-    for tool in tools {
-        if distinct.iter().all(|known| known.prefix != tool.prefix) {
-            distinct.push(tool);
-        }
-    }
-    distinct
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-
-    #[test]
-    fn a_tool_cannot_hide_the_sandbox() {
-        for prefix in [
-            "/",
-            "/usr",
-            "/etc",
-            "/home",
-            "/tmp",
-            "/proc/1",
-            "/dev/shm",
-            "/build/x",
-            "/home/build",
-        ] {
-            assert_eq!(
-                Tool::new("t", Path::new(prefix)),
-                Err(ToolError::Reserved(prefix.into())),
-                "{prefix}"
-            );
-        }
-        for prefix in ["opt", "/opt/../etc", "/opt/a:b", ""] {
-            assert_eq!(
-                Tool::new("t", Path::new(prefix)),
-                Err(ToolError::NotPlain(prefix.into())),
-                "{prefix}"
-            );
-        }
-        assert_eq!(
-            Tool::new("t", Path::new("/nowhere")),
-            Err(ToolError::NotFolder("/nowhere".into()))
-        );
-    }
 
     #[test]
     fn merged_and_unmerged_hosts_are_both_shown() {
