@@ -1,7 +1,6 @@
-//! Control groups, version 1 or 2: one group per attempt, with its limits, its counters and its end.
+//! Control groups: one per attempt, with its limits, its counters and its end.
 //!
-//! Detection only reads and is a pure function over a directory, so every layout can be tested from a folder of plain files. A
-//! group always lies below, or beside, the one we run in, so a limit that the owner put on us binds our builds too.
+//! Nothing is ever killed or removed but groups whose name says that we made them.
 
 use std::fs;
 use std::io;
@@ -9,9 +8,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Access, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
+use super::hierarchy::{Absent, Hierarchy};
 use super::limits::Limits;
 
 /// The first part of the name of every group we make. Nothing else is ever killed or removed.
@@ -21,192 +21,6 @@ pub(super) const OWN_PROCESSES: u64 = 3;
 const CPU_PERIOD_US: u64 = 100_000;
 const REMOVAL_TIME: Duration = Duration::from_secs(10);
 
-/// Where groups can be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hierarchy {
-    /// Version 1: a folder for each controller, our own group in each of them.
-    V1 {
-        /// `memory`
-        memory: PathBuf,
-        /// `pids`
-        pids: PathBuf,
-        /// `cpu`, for the quota.
-        cpu: Option<PathBuf>,
-        /// `cpuacct`, for the time used.
-        cpuacct: Option<PathBuf>,
-    },
-    /// Version 2.
-    V2 {
-        /// The folder in which job groups are made.
-        base: PathBuf,
-        /// Whether `base` must be made ready first.
-        seat: Seat,
-    },
-}
-
-/// Our own place in a version 2 hierarchy, whose inner groups may hold no processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seat {
-    /// `base` already hands its controllers to the groups in it.
-    Ready,
-    /// `base` is our own group, delegated to us: we must first move into a leaf of it.
-    OwnGroup,
-}
-
-/// Why no control group can be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Absent {
-    /// Neither version is mounted.
-    #[error("no control groups are mounted")]
-    NotMounted,
-    /// A controller that the limits need is not offered here.
-    #[error("the {0} controller is not offered here")]
-    ControllerMissing(&'static str),
-    /// The groups exist but are not ours to write.
-    #[error("{0} may not be written by this user")]
-    NotWritable(PathBuf),
-    /// Reading or making a group failed.
-    #[error("{path}: {error}")]
-    Failed {
-        /// What was touched.
-        path: PathBuf,
-        /// What the system said.
-        error: String,
-    },
-}
-
-impl Absent {
-    fn failed(path: &Path, error: &io::Error) -> Self {
-        Self::Failed { path: path.to_owned(), error: error.to_string() }
-    }
-}
-
-/// Finds where job groups can be made, looking only at files below `root` (`/` on a real machine).
-///
-/// # Errors
-/// [`Absent`] says what is missing; limits then fall to rlimits and polling.
-pub fn detect(root: &Path) -> Result<Hierarchy, Absent> {
-    let read = |path: &str| {
-        let path = root.join(path);
-        fs::read_to_string(&path).map_err(|error| Absent::failed(&path, &error))
-    };
-    let mounts = parse_mounts(&read("proc/self/mountinfo")?);
-    let own = read("proc/self/cgroup")?;
-    let first_version = |controller: &'static str| -> Option<PathBuf> {
-        let mount =
-            mounts.iter().find(|mount| mount.kind == "cgroup" && mount.options.split(',').any(|o| o == controller))?;
-        let group = own.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            fields.next()?.split(',').any(|name| name == controller).then(|| fields.next())?
-        })?;
-        Some(mount.folder_of(root, group))
-    };
-    match (first_version("memory"), first_version("pids")) {
-        (Some(memory), Some(pids)) => {
-            for folder in [&memory, &pids] {
-                check_writable(folder)?;
-            }
-            let usable = |folder: PathBuf| check_writable(&folder).is_ok().then_some(folder);
-            let cpu = first_version("cpu").and_then(usable);
-            let cpuacct = first_version("cpuacct").and_then(usable);
-            Ok(Hierarchy::V1 { memory, pids, cpu, cpuacct })
-        }
-        (Some(_), None) => Err(Absent::ControllerMissing("pids")),
-        (None, _) => {
-            let mount = mounts.iter().find(|mount| mount.kind == "cgroup2").ok_or(Absent::NotMounted)?;
-            let group = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-            detect_second(&mount.folder_of(root, "/"), &mount.folder_of(root, group))
-        }
-    }
-}
-
-/// The nearest group at or above ours that hands its controllers down; else ours, if it was delegated.
-fn detect_second(top: &Path, own: &Path) -> Result<Hierarchy, Absent> {
-    let offers = |folder: &Path, file: &str, controller: &str| {
-        fs::read_to_string(folder.join(file)).is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
-    };
-    let mut handing_down = None;
-    for folder in own.ancestors().take_while(|folder| folder.starts_with(top)) {
-        if ["memory", "pids"].iter().all(|controller| offers(folder, "cgroup.subtree_control", controller)) {
-            if check_writable(folder).is_ok() {
-                return Ok(Hierarchy::V2 { base: folder.to_owned(), seat: Seat::Ready });
-            }
-            handing_down.get_or_insert_with(|| folder.to_owned());
-        }
-    }
-    for controller in ["memory", "pids"] {
-        if !offers(own, "cgroup.controllers", controller) {
-            return Err(Absent::ControllerMissing(controller));
-        }
-    }
-    match check_writable(own) {
-        Ok(()) => Ok(Hierarchy::V2 { base: own.to_owned(), seat: Seat::OwnGroup }),
-        Err(refusal) => Err(handing_down.map_or(refusal, Absent::NotWritable)),
-    }
-}
-
-fn check_writable(folder: &Path) -> Result<(), Absent> {
-    for path in [folder.to_owned(), folder.join("cgroup.procs")] {
-        rustix::fs::access(&path, Access::WRITE_OK).map_err(|_| Absent::NotWritable(path))?;
-    }
-    Ok(())
-}
-
-struct Mount {
-    kind: String,
-    options: String,
-    /// The part of the hierarchy that is mounted.
-    root: String,
-    point: String,
-}
-
-impl Mount {
-    /// The folder of `group`, or of the mount itself when the group lies outside of what is mounted here.
-    fn folder_of(&self, root: &Path, group: &str) -> PathBuf {
-        let top = root.join(self.point.trim_start_matches('/'));
-        let inside = group.strip_prefix(self.root.trim_end_matches('/')).unwrap_or("").trim_start_matches('/');
-        let folder = top.join(inside);
-        if !inside.is_empty() && folder.is_dir() { folder } else { top }
-    }
-}
-
-/// `ID PARENT DEVICE ROOT POINT OPTIONS [TAGS…] - KIND SOURCE SUPER_OPTIONS`, see proc_pid_mountinfo(5).
-fn parse_mounts(mountinfo: &str) -> Vec<Mount> {
-    let parse = |line: &str| {
-        let (first, second) = line.split_once(" - ")?;
-        let mut first = first.split(' ').skip(3);
-        let mut second = second.split(' ');
-        Some(Mount {
-            root: first.next()?.to_owned(),
-            point: first.next()?.replace("\\040", " "),
-            kind: second.next()?.to_owned(),
-            options: second.nth(1)?.to_owned(),
-        })
-    };
-    mountinfo.lines().filter_map(parse).collect()
-}
-
-impl Hierarchy {
-    /// Makes a version 2 base ready. A no-op elsewhere.
-    ///
-    /// # Errors
-    /// [`Absent::Failed`] when we cannot move or the controllers cannot be handed down.
-    pub fn prepare(&self) -> Result<(), Absent> {
-        let Self::V2 { base, seat: Seat::OwnGroup } = self else {
-            return Ok(());
-        };
-        let leaf = base.join("agent");
-        let write = |path: PathBuf, text: &str| fs::write(&path, text).map_err(|error| Absent::failed(&path, &error));
-        match fs::create_dir(&leaf) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Absent::failed(&leaf, &error)),
-            _ => write(leaf.join("cgroup.procs"), "0")?,
-        }
-        // Processor shares may be withheld; memory and processes may not.
-        let control = base.join("cgroup.subtree_control");
-        write(control.clone(), "+memory +pids +cpu").or_else(|_| write(control, "+memory +pids"))
-    }
-}
-
 /// One attempt's group. Removed by [`Group::remove`]; dropped without it, removed if it is empty.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -215,7 +29,12 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 enum Folders {
-    V1 { memory: PathBuf, pids: PathBuf, cpu: Option<PathBuf>, cpuacct: Option<PathBuf> },
+    V1 {
+        memory: PathBuf,
+        pids: PathBuf,
+        cpu: Option<PathBuf>,
+        cpuacct: Option<PathBuf>,
+    },
     V2(PathBuf),
 }
 
@@ -232,10 +51,19 @@ pub(super) struct Counters {
 
 impl Group {
     /// Makes the group and writes its limits.
-    pub(super) fn create(hierarchy: &Hierarchy, name: &str, limits: &Limits) -> Result<Self, Absent> {
+    pub(super) fn create(
+        hierarchy: &Hierarchy,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<Self, Absent> {
         let place = |base: &PathBuf| base.join(format!("{PREFIX}{}-{name}", std::process::id()));
         let folders = match hierarchy {
-            Hierarchy::V1 { memory, pids, cpu, cpuacct } => Folders::V1 {
+            Hierarchy::V1 {
+                memory,
+                pids,
+                cpu,
+                cpuacct,
+            } => Folders::V1 {
                 memory: place(memory),
                 pids: place(pids),
                 cpu: cpu.as_ref().map(place),
@@ -258,10 +86,17 @@ impl Group {
     /// The folders of this group, so that what a crash leaves behind can be found again.
     pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
         let (first, rest) = match &self.folders {
-            Folders::V1 { memory, pids, cpu, cpuacct } => (memory, [Some(pids), cpu.as_ref(), cpuacct.as_ref()]),
+            Folders::V1 {
+                memory,
+                pids,
+                cpu,
+                cpuacct,
+            } => (memory, [Some(pids), cpu.as_ref(), cpuacct.as_ref()]),
             Folders::V2(folder) => (folder, [None; 3]),
         };
-        std::iter::once(first).chain(rest.into_iter().flatten()).map(PathBuf::as_path)
+        std::iter::once(first)
+            .chain(rest.into_iter().flatten())
+            .map(PathBuf::as_path)
     }
 
     fn limit(&self, limits: &Limits) -> Result<(), Absent> {
@@ -270,13 +105,19 @@ impl Group {
             fs::write(&path, value).map_err(|error| Absent::failed(&path, &error))
         };
         let write_if_offered = |folder: &Path, file: &str, value: String| {
-            if folder.join(file).exists() { write(folder, file, value) } else { Ok(()) }
+            if folder.join(file).exists() {
+                write(folder, file, value)
+            } else {
+                Ok(())
+            }
         };
         let memory_bytes = limits.memory_bytes.to_string();
         let processes = (u64::from(limits.processes) + OWN_PROCESSES).to_string();
         let quota_us = u64::from(limits.cores) * CPU_PERIOD_US;
         match &self.folders {
-            Folders::V1 { memory, pids, cpu, .. } => {
+            Folders::V1 {
+                memory, pids, cpu, ..
+            } => {
                 write(memory, "memory.limit_in_bytes", memory_bytes.clone())?;
                 write_if_offered(memory, "memory.memsw.limit_in_bytes", memory_bytes)?;
                 write(pids, "pids.max", processes)?;
@@ -303,7 +144,11 @@ impl Group {
             Folders::V2(_) => "cgroup.procs",
         };
         let open = |folder: &Path| {
-            let entrance = rustix::fs::open(folder.join(file), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let entrance = rustix::fs::open(
+                folder.join(file),
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
             Ok(entrance)
         };
         self.folders().map(open).collect()
@@ -322,12 +167,21 @@ impl Group {
     }
 
     pub(super) fn counters(&self) -> Counters {
-        let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let read =
+            |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
         match &self.folders {
-            Folders::V1 { memory, pids, cpuacct, .. } => Counters {
+            Folders::V1 {
+                memory,
+                pids,
+                cpuacct,
+                ..
+            } => Counters {
                 oom_kills: field(&read(memory, "memory.oom_control"), "oom_kill"),
                 refused_forks: field(&read(pids, "pids.events"), "max"),
-                peak_memory_bytes: read(memory, "memory.max_usage_in_bytes").trim().parse().ok(),
+                peak_memory_bytes: read(memory, "memory.max_usage_in_bytes")
+                    .trim()
+                    .parse()
+                    .ok(),
                 cpu: cpuacct
                     .as_ref()
                     .and_then(|it| read(it, "cpuacct.usage").trim().parse().ok())
@@ -337,7 +191,10 @@ impl Group {
                 oom_kills: field(&read(folder, "memory.events"), "oom_kill"),
                 refused_forks: field(&read(folder, "pids.events"), "max"),
                 peak_memory_bytes: read(folder, "memory.peak").trim().parse().ok(),
-                cpu: Some(Duration::from_micros(field(&read(folder, "cpu.stat"), "usage_usec"))),
+                cpu: Some(Duration::from_micros(field(
+                    &read(folder, "cpu.stat"),
+                    "usage_usec",
+                ))),
             },
         }
     }
@@ -358,7 +215,9 @@ impl Group {
     pub(super) fn remove(self) -> Result<(), Absent> {
         let deadline = Instant::now() + REMOVAL_TIME;
         let folders: Vec<PathBuf> = self.folders().map(Path::to_owned).collect();
-        folders.iter().try_for_each(|folder| remove_folder(folder, deadline))
+        folders
+            .iter()
+            .try_for_each(|folder| remove_folder(folder, deadline))
     }
 }
 
@@ -373,7 +232,10 @@ impl Drop for Group {
 
 /// Kills and removes the group at `folder` that an earlier run left behind. Refuses any folder that we cannot have made.
 pub(super) fn sweep(folder: &Path) -> Result<(), Absent> {
-    let ours = folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
+    let ours = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with(PREFIX));
     if !ours || !folder.join("cgroup.procs").exists() {
         return Ok(());
     }
@@ -386,7 +248,9 @@ fn remove_folder(folder: &Path, deadline: Instant) -> Result<(), Absent> {
         match fs::remove_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             // A dead process stays a member until its parent has looked at it.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
                 std::thread::sleep(Duration::from_millis(2));
             }
             removed => return removed.map_err(|error| Absent::failed(folder, &error)),
@@ -415,12 +279,21 @@ fn kill_members(folder: &Path, deadline: Instant) {
 
 fn members(folder: &Path) -> Vec<Pid> {
     let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    listed.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect()
+    listed
+        .lines()
+        .filter_map(|line| line.parse().ok().and_then(Pid::from_raw))
+        .collect()
 }
 
 /// The number after `name` in lines of `name number`; 0 when it is not there.
 fn field(text: &str, name: &str) -> u64 {
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    let value = |line: &str| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    };
     text.lines().find_map(value).unwrap_or(0)
 }
 

@@ -9,13 +9,13 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::str::FromStr;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::enclosure::Enclosure;
 use super::janitor::open_folder;
+use super::output::{Last, OutputPattern, is_acceptable, matches};
 
 /// How much may be collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,57 +34,13 @@ pub struct CollectLimits {
 
 impl Default for CollectLimits {
     fn default() -> Self {
-        Self { files: 100_000, bytes: 16 << 30, depth: 32, path_bytes: 1024, entries: 400_000 }
-    }
-}
-
-/// Which files of the work folder are outputs: `lua`, `lib/*.so`, `share/**`.
-///
-/// A path relative to the work folder, its parts separated by `/`. A `*` in the last part stands for any characters within one
-/// name; `**` as the last part stands for every file below the folder before it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct OutputPattern {
-    folders: Vec<String>,
-    last: Last,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Last {
-    Name(String),
-    Glob(String),
-    Below,
-}
-
-impl FromStr for OutputPattern {
-    type Err = CollectError;
-
-    fn from_str(text: &str) -> Result<Self, CollectError> {
-        let refused = || CollectError::Pattern { pattern: text.to_owned() };
-        let mut parts: Vec<&str> = text.split('/').collect();
-        let last = match parts.pop() {
-            Some("**") if !parts.is_empty() => Last::Below,
-            Some(name) if is_acceptable(name) && name.contains('*') && !name.contains("**") => {
-                Last::Glob(name.to_owned())
-            }
-            Some(name) if is_acceptable(name) && !name.contains('*') => Last::Name(name.to_owned()),
-            _ => return Err(refused()),
-        };
-        if parts.iter().any(|part| !is_acceptable(part) || part.contains('*')) {
-            return Err(refused());
+        Self {
+            files: 100_000,
+            bytes: 16 << 30,
+            depth: 32,
+            path_bytes: 1024,
+            entries: 400_000,
         }
-        Ok(Self { folders: parts.into_iter().map(str::to_owned).collect(), last })
-    }
-}
-
-impl std::fmt::Display for OutputPattern {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for folder in &self.folders {
-            write!(f, "{folder}/")?;
-        }
-        f.write_str(match &self.last {
-            Last::Name(name) | Last::Glob(name) => name,
-            Last::Below => "**",
-        })
     }
 }
 
@@ -122,12 +78,6 @@ impl FileKind {
 /// Why outputs were not taken. Names in it come from the build: escape them where they are shown.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// The recipe's pattern is not one.
-    #[error("`{pattern}` is not a relative output path")]
-    Pattern {
-        /// As written.
-        pattern: String,
-    },
     /// Nothing matches a declared output.
     #[error("the declared output `{pattern}` is not there")]
     Missing {
@@ -221,7 +171,13 @@ impl Enclosure {
             return Err(CollectError::Alive);
         }
         let workspace = self.workspace();
-        collect(workspace.build(), workspace.user().uid(), outputs, limits, visit)
+        collect(
+            workspace.build(),
+            workspace.user().uid(),
+            outputs,
+            limits,
+            visit,
+        )
     }
 }
 
@@ -232,7 +188,12 @@ fn collect(
     limits: &CollectLimits,
     mut visit: impl FnMut(&Collected, &mut File) -> io::Result<()>,
 ) -> Result<(), CollectError> {
-    let mut search = Search { build, limits, paths: BTreeSet::new(), entries: 0 };
+    let mut search = Search {
+        build,
+        limits,
+        paths: BTreeSet::new(),
+        entries: 0,
+    };
     for output in outputs {
         search.find(output)?;
     }
@@ -245,9 +206,16 @@ fn collect(
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         bytes = bytes.saturating_add(size);
         if bytes > limits.bytes {
-            return Err(CollectError::TooMuch { what: "bytes", limit: limits.bytes });
+            return Err(CollectError::TooMuch {
+                what: "bytes",
+                limit: limits.bytes,
+            });
         }
-        let kind = if stat.st_mode & 0o100 == 0 { FileKind::Plain } else { FileKind::Executable };
+        let kind = if stat.st_mode & 0o100 == 0 {
+            FileKind::Plain
+        } else {
+            FileKind::Executable
+        };
         found.push(Collected { path, size, kind });
     }
     for collected in &found {
@@ -268,7 +236,9 @@ struct Search<'a> {
 impl Search<'_> {
     fn find(&mut self, output: &OutputPattern) -> Result<(), CollectError> {
         let before = self.paths.len();
-        let missing = || CollectError::Missing { pattern: output.to_string() };
+        let missing = || CollectError::Missing {
+            pattern: output.to_string(),
+        };
         let folder = output.folders.join("/");
         let mut matched = 0_usize;
         match &output.last {
@@ -277,7 +247,10 @@ impl Search<'_> {
                 matched = 1;
             }
             Last::Glob(glob) => {
-                for (name, _) in self.list(&folder, |name| matches(glob, name))?.ok_or_else(missing)? {
+                for (name, _) in self
+                    .list(&folder, |name| matches(glob, name))?
+                    .ok_or_else(missing)?
+                {
                     self.add(join(&folder, &name))?;
                     matched += 1;
                 }
@@ -287,7 +260,11 @@ impl Search<'_> {
                 let mut first = true;
                 while let Some(folder) = pending.pop() {
                     let listed = self.list(&folder, |_| true)?;
-                    for (name, kind) in if first { listed.ok_or_else(missing)? } else { listed.unwrap_or_default() } {
+                    for (name, kind) in if first {
+                        listed.ok_or_else(missing)?
+                    } else {
+                        listed.unwrap_or_default()
+                    } {
                         let path = join(&folder, &name);
                         if kind == FileType::Directory {
                             self.check_depth(&path)?;
@@ -302,24 +279,37 @@ impl Search<'_> {
             }
         }
         // A path that two patterns name is found by both.
-        if matched == 0 && self.paths.len() == before { Err(missing()) } else { Ok(()) }
+        if matched == 0 && self.paths.len() == before {
+            Err(missing())
+        } else {
+            Ok(())
+        }
     }
 
     fn add(&mut self, path: String) -> Result<(), CollectError> {
         self.check_depth(&path)?;
         self.paths.insert(path);
         if self.paths.len() > self.limits.files {
-            return Err(CollectError::TooMuch { what: "files", limit: self.limits.files as u64 });
+            return Err(CollectError::TooMuch {
+                what: "files",
+                limit: self.limits.files as u64,
+            });
         }
         Ok(())
     }
 
     fn check_depth(&self, path: &str) -> Result<(), CollectError> {
         if path.len() > self.limits.path_bytes {
-            return Err(CollectError::TooMuch { what: "bytes in a path", limit: self.limits.path_bytes as u64 });
+            return Err(CollectError::TooMuch {
+                what: "bytes in a path",
+                limit: self.limits.path_bytes as u64,
+            });
         }
         if path.matches('/').count() > self.limits.depth {
-            return Err(CollectError::TooMuch { what: "folders in a path", limit: self.limits.depth as u64 });
+            return Err(CollectError::TooMuch {
+                what: "folders in a path",
+                limit: self.limits.depth as u64,
+            });
         }
         Ok(())
     }
@@ -333,7 +323,10 @@ impl Search<'_> {
         let Some(open) = open_inner_folder(self.build, folder)? else {
             return Ok(None);
         };
-        let failed = |errno: Errno| CollectError::Io { path: folder.to_owned(), source: errno.into() };
+        let failed = |errno: Errno| CollectError::Io {
+            path: folder.to_owned(),
+            source: errno.into(),
+        };
         let mut names = Vec::new();
         for entry in Dir::read_from(&open).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -342,7 +335,10 @@ impl Search<'_> {
             }
             self.entries += 1;
             if self.entries > self.limits.entries {
-                return Err(CollectError::TooMuch { what: "entries of folders", limit: self.limits.entries as u64 });
+                return Err(CollectError::TooMuch {
+                    what: "entries of folders",
+                    limit: self.limits.entries as u64,
+                });
             }
             let name = entry.file_name();
             let text = name.to_string_lossy();
@@ -350,7 +346,10 @@ impl Search<'_> {
                 continue;
             }
             if name.to_str().is_err() || !is_acceptable(&text) {
-                return Err(CollectError::Name { folder: folder.to_owned(), name: text.into_owned() });
+                return Err(CollectError::Name {
+                    folder: folder.to_owned(),
+                    name: text.into_owned(),
+                });
             }
             let kind = match entry.file_type() {
                 FileType::Unknown => kind_of(&open, name).map_err(failed)?,
@@ -376,31 +375,51 @@ fn open_inner_folder(build: &OwnedFd, folder: &str) -> Result<Option<OwnedFd>, C
     if folder.is_empty() {
         return open_folder(build.as_fd(), c".")
             .map(Some)
-            .map_err(|errno| CollectError::Io { path: ".".to_owned(), source: errno.into() });
+            .map_err(|errno| CollectError::Io {
+                path: ".".to_owned(),
+                source: errno.into(),
+            });
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat2(build, folder, flags, Mode::empty(), INSIDE) {
         Ok(open) => Ok(Some(open)),
         Err(Errno::NOENT) => Ok(None),
-        Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => Err(CollectError::NotAFolder { path: folder.to_owned() }),
-        Err(Errno::ACCESS) => Err(CollectError::Locked { path: folder.to_owned() }),
-        Err(errno) => Err(CollectError::Io { path: folder.to_owned(), source: errno.into() }),
+        Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => Err(CollectError::NotAFolder {
+            path: folder.to_owned(),
+        }),
+        Err(Errno::ACCESS) => Err(CollectError::Locked {
+            path: folder.to_owned(),
+        }),
+        Err(errno) => Err(CollectError::Io {
+            path: folder.to_owned(),
+            source: errno.into(),
+        }),
     }
 }
 
 /// Opens one output for reading, after looking at it, and looks again at what was opened.
 fn open_output(build: &OwnedFd, owner: u32, path: &str) -> Result<(OwnedFd, Stat), CollectError> {
     let failed = |errno: Errno| match errno {
-        Errno::NOENT => CollectError::Missing { pattern: path.to_owned() },
-        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => CollectError::NotAFolder { path: path.to_owned() },
-        errno => CollectError::Io { path: path.to_owned(), source: errno.into() },
+        Errno::NOENT => CollectError::Missing {
+            pattern: path.to_owned(),
+        },
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => CollectError::NotAFolder {
+            path: path.to_owned(),
+        },
+        errno => CollectError::Io {
+            path: path.to_owned(),
+            source: errno.into(),
+        },
     };
     // `O_PATH` opens no device and waits for no writer of a pipe.
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = match rustix::fs::openat2(build, path, look, Mode::empty(), INSIDE) {
         // With `NO_SYMLINKS` the kernel does not say whether the last part was the link.
         Err(Errno::LOOP) if is_link(build, path) => {
-            return Err(CollectError::NotAFile { path: path.to_owned(), what: "a symbolic link" });
+            return Err(CollectError::NotAFile {
+                path: path.to_owned(),
+                what: "a symbolic link",
+            });
         }
         opened => opened.map_err(failed)?,
     };
@@ -449,48 +468,29 @@ fn is_link(build: &OwnedFd, path: &str) -> bool {
 fn refuse_case_twins(paths: &BTreeSet<String>) -> Result<(), CollectError> {
     let mut known: HashMap<String, &str> = HashMap::new();
     for path in paths {
-        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+        let ends = path
+            .match_indices('/')
+            .map(|(end, _)| end)
+            .chain([path.len()]);
         for part in ends.map(|end| &path[..end]) {
             let first = known.entry(part.to_lowercase()).or_insert(part);
             if *first != part {
-                return Err(CollectError::CaseTwins { first: (*first).to_owned(), second: part.to_owned() });
+                return Err(CollectError::CaseTwins {
+                    first: (*first).to_owned(),
+                    second: part.to_owned(),
+                });
             }
         }
     }
     Ok(())
 }
 
-/// One part of a path that may be shown, stored and written anywhere: no control characters, none that reorder text.
-fn is_acceptable(name: &str) -> bool {
-    let reorders =
-        |c: char| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = |c: char| matches!(c, '\u{2028}' | '\u{2029}' | '/' | '\\' | char::REPLACEMENT_CHARACTER);
-    !name.is_empty()
-        && name != "."
-        && name != ".."
-        && !name.contains(|c: char| c.is_control() || reorders(c) || breaks(c))
-}
-
 fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
-}
-
-/// Whether `name` is `glob` with each `*` in place of any characters. Greedy parts from the left are enough with one kind of wildcard.
-fn matches(glob: &str, name: &str) -> bool {
-    let Some((start, rest)) = glob.split_once('*') else {
-        return glob == name;
-    };
-    let Some(mut name) = name.strip_prefix(start) else {
-        return false;
-    };
-    let (middle, end) = rest.rsplit_once('*').map_or((None, rest), |(middle, end)| (Some(middle), end));
-    for part in middle.into_iter().flat_map(|middle| middle.split('*')) {
-        match name.find(part) {
-            Some(at) => name = &name[at + part.len()..],
-            None => return false,
-        }
+    if folder.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{folder}/{name}")
     }
-    name.ends_with(end)
 }
 
 #[cfg(test)]

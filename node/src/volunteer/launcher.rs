@@ -18,7 +18,9 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SeekFrom};
 use rustix::io::FdFlags;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::{CpuSet, UnshareFlags};
@@ -123,7 +125,10 @@ moments! {
 }
 
 fn at(moment: Moment) -> impl Fn(rustix::io::Errno) -> LaunchError {
-    move |errno| LaunchError { moment, source: errno.into() }
+    move |errno| LaunchError {
+        moment,
+        source: errno.into(),
+    }
 }
 
 /// Starts bubblewrap. The calling thread must outlive it: the kernel kills the child when that thread ends.
@@ -138,8 +143,15 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
     let mut handed_over = Vec::new();
     let mut options = launch.options;
     for (fd, inside) in &launch.binds {
-        let fd = fd.try_clone().map_err(|source| LaunchError { moment: Moment::Prepare, source })?;
-        options.extend(["--bind-fd".into(), fd.as_raw_fd().to_string().into(), (*inside).into()]);
+        let fd = fd.try_clone().map_err(|source| LaunchError {
+            moment: Moment::Prepare,
+            source,
+        })?;
+        options.extend([
+            "--bind-fd".into(),
+            fd.as_raw_fd().to_string().into(),
+            (*inside).into(),
+        ]);
         handed_over.push(fd);
     }
     let mut gate = None;
@@ -149,7 +161,10 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
         handed_over.push(gate_out);
         gate = Some(gate_in);
     }
-    options.extend(["--json-status-fd".into(), status_in.as_raw_fd().to_string().into()]);
+    options.extend([
+        "--json-status-fd".into(),
+        status_in.as_raw_fd().to_string().into(),
+    ]);
     handed_over.push(status_in);
     options.extend(["--remount-ro".into(), "/".into()]);
     for program in launch.filters.programs() {
@@ -165,10 +180,22 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
     let list = memory_file(&list)?;
 
     let mut command = Command::new(launch.bubblewrap);
-    command.arg("--args").arg(list.as_raw_fd().to_string()).arg("--").args(launch.argv);
+    command
+        .arg("--args")
+        .arg(list.as_raw_fd().to_string())
+        .arg("--")
+        .args(launch.argv);
     handed_over.push(list);
-    let both = output_in.try_clone().map_err(|source| LaunchError { moment: Moment::Prepare, source })?;
-    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(output_in).stderr(both);
+    let both = output_in.try_clone().map_err(|source| LaunchError {
+        moment: Moment::Prepare,
+        source,
+    })?;
+    command
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(output_in)
+        .stderr(both);
     let entry = Entry {
         parent: rustix::process::getpid(),
         entrances: launch.entrances,
@@ -184,11 +211,19 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
     // The parent's copies of everything that was handed over, also the writing end of `trouble`.
     drop(command);
     match spawned {
-        Ok(child) => Ok(Launched { child, output, status, gate }),
+        Ok(child) => Ok(Launched {
+            child,
+            output,
+            status,
+            gate,
+        }),
         Err(source) => {
             let mut told = [0];
             let moment = match File::from(trouble).read(&mut told) {
-                Ok(1) => Moment::ALL.get(usize::from(told[0])).copied().unwrap_or(Moment::Execute),
+                Ok(1) => Moment::ALL
+                    .get(usize::from(told[0]))
+                    .copied()
+                    .unwrap_or(Moment::Execute),
                 _ => Moment::Execute,
             };
             Err(LaunchError { moment, source })
@@ -198,9 +233,13 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
 
 /// An anonymous file with these bytes, to be read from its start.
 fn memory_file(bytes: &[u8]) -> Result<OwnedFd, LaunchError> {
-    let failed = |source| LaunchError { moment: Moment::Prepare, source };
-    let mut file =
-        File::from(rustix::fs::memfd_create(c"barnraise", MemfdFlags::CLOEXEC).map_err(at(Moment::Prepare))?);
+    let failed = |source| LaunchError {
+        moment: Moment::Prepare,
+        source,
+    };
+    let mut file = File::from(
+        rustix::fs::memfd_create(c"barnraise", MemfdFlags::CLOEXEC).map_err(at(Moment::Prepare))?,
+    );
     file.write_all(bytes).map_err(failed)?;
     rustix::fs::seek(&file, SeekFrom::Start(0)).map_err(at(Moment::Prepare))?;
     Ok(file.into())
@@ -217,21 +256,28 @@ pub(super) struct Stage {
 
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.shown.iter().map(|(_, path)| path)).finish()
+        f.debug_list()
+            .entries(self.shown.iter().map(|(_, path)| path))
+            .finish()
     }
 }
 
 impl Stage {
     pub(super) fn new() -> Result<Self, LaunchError> {
         let failed = at(Moment::Stage);
-        let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(&failed)?;
+        let context =
+            rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(&failed)?;
         for (key, value) in [(c"mode", c"0755"), (c"size", c"64k")] {
             rustix::mount::fsconfig_set_string(&context, key, value).map_err(&failed)?;
         }
         rustix::mount::fsconfig_create(&context).map_err(&failed)?;
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        let floor = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(&failed)?;
-        Ok(Self { floor, shown: Vec::new() })
+        let floor = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+            .map_err(&failed)?;
+        Ok(Self {
+            floor,
+            shown: Vec::new(),
+        })
     }
 
     /// Adds a folder and says at which path the build user will find it.
@@ -243,9 +289,13 @@ impl Stage {
             | OpenTreeFlags::AT_RECURSIVE;
         let tree = rustix::mount::open_tree(folder, c"", flags).map_err(&failed)?;
         let name = self.shown.len().to_string();
-        rustix::fs::mkdirat(&self.floor, name.as_str(), Mode::from_raw_mode(0o755)).map_err(&failed)?;
+        rustix::fs::mkdirat(&self.floor, name.as_str(), Mode::from_raw_mode(0o755))
+            .map_err(&failed)?;
         let path = [STAGE_POINT.to_bytes(), b"/", name.as_bytes()].concat();
-        let path = CString::new(path).map_err(|error| LaunchError { moment: Moment::Stage, source: error.into() })?;
+        let path = CString::new(path).map_err(|error| LaunchError {
+            moment: Moment::Stage,
+            source: error.into(),
+        })?;
         let shown = PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes()));
         self.shown.push((tree, path));
         Ok(shown)
@@ -281,7 +331,11 @@ impl Entry {
         })?;
         self.step(Moment::Priority, || {
             rustix::process::nice(NICENESS)?;
-            let score = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let score = rustix::fs::open(
+                c"/proc/self/oom_score_adj",
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
             rustix::io::write(&score, OOM_SCORE)?;
             match &self.processors {
                 Some(processors) => rustix::thread::sched_setaffinity(None, processors),
@@ -292,7 +346,13 @@ impl Entry {
             for (resource, limit) in &self.rlimits {
                 let maximum = rustix::process::getrlimit(*resource).maximum;
                 let limit = Some(maximum.map_or(*limit, |maximum| maximum.min(*limit)));
-                rustix::process::setrlimit(*resource, Rlimit { current: limit, maximum: limit })?;
+                rustix::process::setrlimit(
+                    *resource,
+                    Rlimit {
+                        current: limit,
+                        maximum: limit,
+                    },
+                )?;
             }
             Ok(())
         })?;
@@ -315,7 +375,9 @@ impl Entry {
         })?;
         self.step(Moment::CloseDescriptors, || {
             close_on_exec_from(3)?;
-            self.handed_over.iter().try_for_each(|fd| rustix::io::fcntl_setfd(fd, FdFlags::empty()))
+            self.handed_over
+                .iter()
+                .try_for_each(|fd| rustix::io::fcntl_setfd(fd, FdFlags::empty()))
         })
     }
 
@@ -324,7 +386,10 @@ impl Entry {
         self.step(Moment::PrivateMounts, || {
             // SAFETY: the child has one thread and unshares no table of descriptors.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-            rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            rustix::mount::mount_change(
+                c"/",
+                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+            )
         })?;
         self.step(Moment::Show, || descent.stage.attach())?;
         let (uid, gid) = (Uid::from_raw(descent.uid), Gid::from_raw(descent.uid));
@@ -335,7 +400,11 @@ impl Entry {
         self.step(Moment::DropUser, || {
             rustix::thread::set_thread_res_uid(uid, uid, uid)?;
             // Fails closed: nothing below may ever run as root.
-            if rustix::process::geteuid().is_root() { Err(rustix::io::Errno::PERM) } else { Ok(()) }
+            if rustix::process::geteuid().is_root() {
+                Err(rustix::io::Errno::PERM)
+            } else {
+                Ok(())
+            }
         })
     }
 
@@ -352,7 +421,14 @@ impl Entry {
 /// Marks every descriptor from `first` on to be closed by `exec`.
 fn close_on_exec_from(first: RawFd) -> rustix::io::Result<()> {
     // SAFETY: takes three numbers and touches no memory of ours; it closes nothing before `exec`.
-    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
     if answer == 0 {
         return Ok(());
     }

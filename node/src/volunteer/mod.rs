@@ -2,35 +2,51 @@
 //!
 //! ```text
 //! Sandbox::probe(work)                       once: does this machine have a sandbox, and if not, why?
+//! sweep(work)                                at start: what a crash has left
 //!   Workspace::create(work, attempt, user)   per attempt: a fresh folder; unpack the source into `build_path()`
 //!   workspace.hand_over()                    now it is the build user's
 //!   sandbox.enclose(Setup { … })             limits, tools, control group, log
+//!     enclosure.log()                        read by offset, followed, kept
 //!     enclosure.run(&step, &cancel)          per step: to the proven death of all its processes
-//!     collect(workspace, outputs, …)         what the recipe declared, and nothing that is not a plain file
+//!     enclosure.collect(&outputs, …)         what the recipe declared, and nothing that is not a plain file
 //!     enclosure.close()                      nothing is left
-//! workspace::sweep(work)                     at start: what a crash has left
 //! ```
 //!
-//! Reading order: [`sandbox`] says what a build sees, `launcher` and `seccomp` how it is shut in, [`process`] how it is watched
-//! and ended, [`cgroup`] and `watch` what it may use, [`workspace`] and `janitor` where it works, [`mod@collect`] what is taken
-//! from it. The threats that each of them answers are in the rules of those pages; nothing here trusts the build, its files, its
-//! names or its exit status.
+//! Reading order: `sandbox` says what a build sees, `launcher` and `seccomp` how it is shut in, `process` how it is watched and
+//! ended, `outcome` what that is called, `hierarchy`, `cgroup` and `watch` what it may use, `workspace` and `janitor` where it
+//! works, `output` and `collect` what is taken from it. Nothing here trusts the build, its files, its names or its exit status.
 
-pub mod build_log;
-pub mod cgroup;
-pub mod collect;
-pub mod enclosure;
+mod build_log;
+mod cgroup;
+mod collect;
+mod enclosure;
+mod hierarchy;
 mod janitor;
 mod launcher;
-pub mod limits;
-pub mod probe;
-pub mod process;
-pub mod sandbox;
+mod limits;
+mod outcome;
+mod output;
+mod probe;
+mod process;
+mod sandbox;
 mod seccomp;
+mod tool;
 mod watch;
-pub mod workspace;
+mod workspace;
 
+pub use build_log::{BuildLog, CHUNK_BYTES, LogChunk};
+pub use collect::{CollectError, CollectLimits, Collected, FileKind};
+pub use enclosure::{Enclosure, EnclosureError, Setup};
+pub use hierarchy::{Absent, Hierarchy, Seat};
 pub use launcher::{LaunchError, Moment};
+pub use limits::{Limit, Limits};
+pub use outcome::{Outcome, SandboxFailure, StepEnd, Usage};
+pub use output::{NotAPattern, OutputPattern};
+pub use probe::Unavailable;
+pub use process::DEATH_TIME;
+pub use sandbox::{BUILD_DIR, Confinement, HOME_DIR, Sandbox, Step};
+pub use tool::{Tool, ToolError};
+pub use workspace::{BUILD_UIDS, BuildUser, FIRST_BUILD_UID, Workspace, WorkspaceError, sweep};
 
 #[cfg(test)]
 mod tests;

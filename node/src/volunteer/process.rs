@@ -7,7 +7,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use super::build_log::BuildLog;
 use super::cgroup::Group;
 use super::launcher::{LaunchError, Launched};
 use super::limits::{Limit, Limits};
+use super::outcome::{Ending, Outcome, SandboxFailure, StepEnd, Stop, Usage, conclude};
 use super::watch::{Findings, Watch};
 
 /// From the first SIGKILL to the proof that nothing is left.
@@ -30,73 +30,6 @@ const NAMING_TIME: Duration = Duration::from_secs(2);
 const FLOOD_FACTOR: u64 = 4;
 /// How much of a failed start's output goes into the reason.
 const LAST_WORDS_BYTES: usize = 1024;
-
-/// How a step ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The command ended by itself. 127 when it was not found and 126 when it could not be executed, as shells say it.
-    Exited(i32),
-    /// The command was killed by this signal, or is a shell whose last command was.
-    Signalled(i32),
-    /// A limit ended it, whatever its exit status says.
-    Limit(Limit),
-    /// Whoever ordered it no longer wants it.
-    Cancelled,
-    /// The sandbox failed; this says nothing about the recipe.
-    SandboxFailed(SandboxFailure),
-}
-
-/// Why a sandbox failed.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxFailure {
-    /// Bubblewrap could not be started.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// Bubblewrap gave up before the command started.
-    #[error("bubblewrap gave up: {words}")]
-    Setup {
-        /// The end of what it said.
-        words: String,
-    },
-    /// Somebody else killed the sandbox.
-    #[error("the sandbox was killed by signal {signal}")]
-    Killed {
-        /// The signal's number.
-        signal: i32,
-    },
-    /// Processes may be alive after [`DEATH_TIME`]; nothing may be collected from this work folder.
-    #[error("not all processes of the build could be killed")]
-    Survivors,
-    /// The watching itself failed.
-    #[error("watching the build failed: {0}")]
-    Watching(#[from] io::Error),
-    /// An argument or a variable cannot be passed to a program.
-    #[error("`{0}` cannot be an argument or a variable")]
-    Unspeakable(String),
-    /// An earlier step left survivors.
-    #[error("an earlier step of this attempt is not proven dead")]
-    Unsettled,
-}
-
-/// What a step used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// From start to proven death.
-    pub wall: Duration,
-    /// Processor time of all processes; none where it is not counted.
-    pub cpu: Option<Duration>,
-    /// The most memory at one moment of the attempt so far; none where it is not counted.
-    pub peak_memory_bytes: Option<u64>,
-}
-
-/// How a step ended and what it used.
-#[derive(Debug)]
-pub struct StepEnd {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What it used.
-    pub usage: Usage,
-}
 
 /// What to watch.
 pub(super) struct Order {
@@ -112,11 +45,17 @@ pub(super) struct Order {
 }
 
 /// Starts and watches one step; blocks until its end.
-pub(super) fn supervise(order: Order, launch: impl FnOnce() -> Result<Launched, LaunchError>) -> StepEnd {
+pub(super) fn supervise(
+    order: Order,
+    launch: impl FnOnce() -> Result<Launched, LaunchError>,
+) -> StepEnd {
     let started = Instant::now();
     let failed = |failure: SandboxFailure| StepEnd {
         outcome: Outcome::SandboxFailed(failure),
-        usage: Usage { wall: started.elapsed(), ..Usage::default() },
+        usage: Usage {
+            wall: started.elapsed(),
+            ..Usage::default()
+        },
     };
     let launched = match launch() {
         Ok(launched) => launched,
@@ -130,15 +69,19 @@ pub(super) fn supervise(order: Order, launch: impl FnOnce() -> Result<Launched, 
         Ok(exit) => conclude(&watched.ending(exit)),
         Err(failure) => Outcome::SandboxFailed(failure),
     };
-    let Findings { cpu, peak_memory_bytes, .. } = watched.watch.findings();
-    StepEnd { outcome, usage: Usage { wall: started.elapsed(), cpu, peak_memory_bytes } }
-}
-
-/// Why we killed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    Cancelled,
-    Limit(Limit),
+    let Findings {
+        cpu,
+        peak_memory_bytes,
+        ..
+    } = watched.watch.findings();
+    StepEnd {
+        outcome,
+        usage: Usage {
+            wall: started.elapsed(),
+            cpu,
+            peak_memory_bytes,
+        },
+    }
 }
 
 /// A running sandbox.
@@ -157,18 +100,31 @@ struct Watched {
     watch: Watch,
     deadline: Instant,
     stop: Option<(Stop, Instant)>,
+    /// Whether the watcher was killed although it had not named its child.
+    killed_blindly: bool,
 }
 
 impl Watched {
     fn new(mut order: Order, launched: Launched, now: Instant) -> io::Result<Self> {
-        let Launched { mut child, output, status, gate } = launched;
-        let outer = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|errno| {
-            // The gate is shut or the work has hardly begun; without a descriptor for its death it must not go on.
-            let _ = child.kill();
-            let _ = child.wait();
-            io::Error::from(errno)
-        })?;
-        let watch = Watch::new(order.limits, order.group.clone(), std::mem::take(&mut order.folders), now);
+        let Launched {
+            mut child,
+            output,
+            status,
+            gate,
+        } = launched;
+        let outer = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+            .map_err(|errno| {
+                // The gate is shut or the work has hardly begun; without a descriptor for its death it must not go on.
+                let _ = child.kill();
+                let _ = child.wait();
+                io::Error::from(errno)
+            })?;
+        let watch = Watch::new(
+            order.limits,
+            order.group.clone(),
+            std::mem::take(&mut order.folders),
+            now,
+        );
         Ok(Self {
             child,
             outer,
@@ -183,6 +139,7 @@ impl Watched {
             order,
             watch,
             stop: None,
+            killed_blindly: false,
         })
     }
 
@@ -194,7 +151,9 @@ impl Watched {
                 if now >= self.deadline {
                     self.stop(Stop::Limit(Limit::Deadline), now);
                 } else if now >= self.watch.next()
-                    && let Some(limit) = self.watch.look(self.inner.as_ref().map(|(pid, _)| *pid), now)
+                    && let Some(limit) = self
+                        .watch
+                        .look(self.inner.as_ref().map(|(pid, _)| *pid), now)
                 {
                     self.stop(Stop::Limit(limit), now);
                 }
@@ -259,6 +218,7 @@ impl Watched {
             let _ = rustix::process::pidfd_send_signal(inner, Signal::KILL);
         }
         if self.inner.is_some() || blindly {
+            self.killed_blindly |= self.inner.is_none();
             let _ = rustix::process::pidfd_send_signal(&self.outer, Signal::KILL);
         }
     }
@@ -285,15 +245,18 @@ impl Watched {
             }
         }
         while self.output.is_some() && self.read_output()? > 0 {}
-        if let Some(group) = &self.order.group
-            && !group.is_empty()
-        {
-            group.kill_all(deadline);
-            if !group.is_empty() {
-                return Err(SandboxFailure::Survivors);
+        let proven = match &self.order.group {
+            Some(group) => {
+                group.kill_all(deadline);
+                group.is_empty()
             }
+            None => self.inner.is_some() || !self.killed_blindly,
+        };
+        if proven {
+            Ok(())
+        } else {
+            Err(SandboxFailure::Survivors)
         }
-        Ok(())
     }
 
     /// Reads what is there, at most once through the buffer. Returns how much it was.
@@ -303,7 +266,8 @@ impl Watched {
         let bytes = &buffer[..read];
         self.order.log.append(bytes);
         self.written += read as u64;
-        self.last_words.extend_from_slice(&bytes[read.saturating_sub(LAST_WORDS_BYTES)..]);
+        self.last_words
+            .extend_from_slice(&bytes[read.saturating_sub(LAST_WORDS_BYTES)..]);
         let excess = self.last_words.len().saturating_sub(LAST_WORDS_BYTES);
         self.last_words.drain(..excess);
         if self.order.log.written() > self.order.limits.log_bytes.saturating_mul(FLOOD_FACTOR) {
@@ -319,7 +283,8 @@ impl Watched {
             if read == 0 {
                 break;
             }
-            self.status_text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            self.status_text
+                .push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
         if self.inner.is_none()
             && let Some(pid) = number_after(&self.status_text, "child-pid").and_then(Pid::from_raw)
@@ -344,7 +309,14 @@ impl Watched {
             return Ok(());
         };
         let limit = Some(u64::from(self.order.limits.processes));
-        match rustix::process::prlimit(Some(inner), Resource::Nproc, Rlimit { current: limit, maximum: limit }) {
+        match rustix::process::prlimit(
+            Some(inner),
+            Resource::Nproc,
+            Rlimit {
+                current: limit,
+                maximum: limit,
+            },
+        ) {
             Ok(_) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -374,51 +346,6 @@ impl Drop for Watched {
             let _ = self.child.try_wait();
         }
     }
-}
-
-/// All that decides an outcome.
-#[derive(Debug)]
-struct Ending {
-    stop: Option<Stop>,
-    /// The command's own exit code, if it was executed and bubblewrap saw its end.
-    command: Option<i32>,
-    sandbox: ExitStatus,
-    findings: Findings,
-    last_words: String,
-}
-
-/// The outcome. A pure rule, so that each of its lines can be tested.
-fn conclude(ending: &Ending) -> Outcome {
-    match ending.stop {
-        Some(Stop::Cancelled) => return Outcome::Cancelled,
-        Some(Stop::Limit(limit)) => return Outcome::Limit(limit),
-        None => {}
-    }
-    // A parent may ignore that its children were killed, and exit with 0: its output cannot be trusted.
-    if ending.findings.ran_out_of_memory {
-        return Outcome::Limit(Limit::Memory);
-    }
-    match ending.command {
-        Some(0) => Outcome::Exited(0),
-        Some(_) if ending.findings.ran_out_of_processes => Outcome::Limit(Limit::Processes),
-        Some(code) if code == 128 + libc::SIGXFSZ => Outcome::Limit(Limit::Disk),
-        Some(code @ 129..=192) => Outcome::Signalled(code - 128),
-        Some(code) => Outcome::Exited(code),
-        None => never_executed(ending),
-    }
-}
-
-fn never_executed(ending: &Ending) -> Outcome {
-    if let Some(signal) = ending.sandbox.signal() {
-        return Outcome::SandboxFailed(SandboxFailure::Killed { signal });
-    }
-    // Nothing of the build has run, so these words are bubblewrap's own.
-    let words = ending.last_words.trim_end();
-    let last = words.lines().last().unwrap_or_default();
-    if last.starts_with("bwrap: execvp ") {
-        return Outcome::Exited(if last.ends_with("No such file or directory") { 127 } else { 126 });
-    }
-    Outcome::SandboxFailed(SandboxFailure::Setup { words: words.to_owned() })
 }
 
 /// The number behind `"NAME": ` in bubblewrap's status lines.
@@ -451,8 +378,11 @@ fn read_some(from: &mut Option<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize>
 
 /// Waits until one of the descriptors is ready or `timeout` has passed, and says which are.
 fn poll(fds: [Option<BorrowedFd<'_>>; 4], timeout: Duration) -> io::Result<[bool; 4]> {
-    let mut polled: Vec<PollFd<'_>> =
-        fds.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    let mut polled: Vec<PollFd<'_>> = fds
+        .into_iter()
+        .flatten()
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(timeout.subsec_nanos()),
@@ -468,51 +398,6 @@ fn poll(fds: [Option<BorrowedFd<'_>>; 4], timeout: Duration) -> io::Result<[bool
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ending(command: Option<i32>) -> Ending {
-        Ending {
-            stop: None,
-            command,
-            sandbox: ExitStatus::from_raw(command.unwrap_or(1) << 8),
-            findings: Findings::default(),
-            last_words: String::new(),
-        }
-    }
-
-    fn named(ending: &Ending) -> String {
-        match conclude(ending) {
-            Outcome::Limit(limit) => limit.to_string(),
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn each_ending_has_its_outcome() {
-        assert_eq!(named(&ending(Some(0))), "Exited(0)");
-        assert_eq!(named(&ending(Some(2))), "Exited(2)");
-        assert_eq!(named(&ending(Some(128 + 11))), "Signalled(11)");
-        assert_eq!(named(&ending(Some(128 + 25))), "limit:disk");
-        let starved = Findings { ran_out_of_memory: true, ..Findings::default() };
-        assert_eq!(named(&Ending { findings: starved, ..ending(Some(0)) }), "limit:memory");
-        let crowded = Findings { ran_out_of_processes: true, ..Findings::default() };
-        assert_eq!(named(&Ending { findings: crowded, ..ending(Some(0)) }), "Exited(0)");
-        assert_eq!(named(&Ending { findings: crowded, ..ending(Some(1)) }), "limit:pids");
-        assert_eq!(named(&Ending { stop: Some(Stop::Cancelled), findings: starved, ..ending(None) }), "Cancelled");
-        assert_eq!(named(&Ending { stop: Some(Stop::Limit(Limit::Deadline)), ..ending(None) }), "limit:deadline");
-    }
-
-    #[test]
-    fn a_missing_command_is_the_recipes_fault_and_a_failed_setup_is_not() {
-        let said = |words: &str| named(&Ending { last_words: words.to_owned(), ..ending(None) });
-        assert_eq!(said("bwrap: execvp cc: No such file or directory\n"), "Exited(127)");
-        assert_eq!(said("bwrap: execvp ./configure: Permission denied\n"), "Exited(126)");
-        let setup = "bwrap: setting up uid map: Permission denied";
-        assert_eq!(said(&format!("{setup}\n")), format!("SandboxFailed(Setup {{ words: \"{setup}\" }})"));
-        assert_eq!(
-            named(&Ending { sandbox: ExitStatus::from_raw(9), ..ending(None) }),
-            "SandboxFailed(Killed { signal: 9 })"
-        );
-    }
 
     #[test]
     fn numbers_are_read_only_when_they_are_whole() {

@@ -9,26 +9,25 @@
 //! | a tool's prefix | the same absolute path as outside, read-only |
 //!
 //! Everything else of the host is absent: no network but an idle loopback, no other process, no user but the build's, no further
-//! namespaces, no capabilities. There is no weaker mode that is used silently: what cannot be had is an [`Unavailable`].
+//! namespaces, no capabilities. There is no weaker mode that is used silently: what cannot be had is an [`Unavailable`](super::Unavailable).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::process::Resource;
 use rustix::thread::CpuSet;
 
-use super::cgroup::{Absent, Group, Hierarchy, OWN_PROCESSES};
+use super::cgroup::{Group, OWN_PROCESSES};
+use super::hierarchy::{Absent, Hierarchy};
 use super::launcher::{Descent, Gate, Launch, LaunchError, Launched, Moment, Stage, launch};
 use super::limits::Limits;
-use super::process::SandboxFailure;
+use super::outcome::SandboxFailure;
 use super::seccomp::Filters;
+use super::tool::Tool;
 use super::workspace::{BuildUser, Workspace};
-
-pub use super::probe::Unavailable;
 
 /// Where the work folder is inside.
 pub const BUILD_DIR: &str = "/build";
@@ -38,8 +37,6 @@ pub const HOME_DIR: &str = "/home/build";
 const INNER_ID: &str = "1000";
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 const OPEN_FILES: u64 = 65_536;
-/// Tools and variables of one attempt: bubblewrap takes at most 9000 arguments.
-const MAX_BINDS: usize = 64;
 
 /// A sandbox that was tried and works. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -89,16 +86,21 @@ impl Sandbox {
         match scene.workspace.user() {
             BuildUser::Own { uid } => {
                 let mut stage = Stage::new()?;
-                for (folder, inside) in [(scene.workspace.build(), BUILD_DIR), (scene.workspace.home(), HOME_DIR)] {
+                for (folder, inside) in [
+                    (scene.workspace.build(), BUILD_DIR),
+                    (scene.workspace.home(), HOME_DIR),
+                ] {
                     options.extend(["--bind".into(), stage.show(folder)?.into(), inside.into()]);
                 }
                 for tool in scene.tools {
-                    let prefix =
-                        fs::File::open(&tool.prefix).map_err(|source| LaunchError { moment: Moment::Stage, source })?;
+                    let prefix = fs::File::open(tool.prefix()).map_err(|source| LaunchError {
+                        moment: Moment::Stage,
+                        source,
+                    })?;
                     options.extend([
                         "--ro-bind".into(),
                         stage.show(prefix.as_fd())?.into(),
-                        tool.prefix.clone().into(),
+                        tool.prefix().to_owned().into(),
                     ]);
                 }
                 descent = Some(Descent { uid, stage });
@@ -106,31 +108,53 @@ impl Sandbox {
             BuildUser::Caller => {
                 match self.binding {
                     Binding::Descriptor => {
-                        binds = vec![(scene.workspace.build(), BUILD_DIR), (scene.workspace.home(), HOME_DIR)];
+                        binds = vec![
+                            (scene.workspace.build(), BUILD_DIR),
+                            (scene.workspace.home(), HOME_DIR),
+                        ];
                     }
                     Binding::Path => {
-                        options.extend(["--bind".into(), scene.workspace.build_path().into(), BUILD_DIR.into()]);
-                        options.extend(["--bind".into(), scene.workspace.home_path().into(), HOME_DIR.into()]);
+                        options.extend([
+                            "--bind".into(),
+                            scene.workspace.build_path().into(),
+                            BUILD_DIR.into(),
+                        ]);
+                        options.extend([
+                            "--bind".into(),
+                            scene.workspace.home_path().into(),
+                            HOME_DIR.into(),
+                        ]);
                     }
                 }
                 for tool in scene.tools {
-                    options.extend(["--ro-bind".into(), tool.prefix.clone().into(), tool.prefix.clone().into()]);
+                    options.extend([
+                        "--ro-bind".into(),
+                        tool.prefix().to_owned().into(),
+                        tool.prefix().to_owned().into(),
+                    ]);
                 }
             }
         }
         let entrances = match scene.group {
-            Some(group) => group.entrances().map_err(|source| LaunchError { moment: Moment::JoinGroup, source })?,
+            Some(group) => group.entrances().map_err(|source| LaunchError {
+                moment: Moment::JoinGroup,
+                source,
+            })?,
             None => Vec::new(),
         };
-        let mut rlimits =
-            vec![(Resource::Core, 0), (Resource::Fsize, scene.limits.disk_bytes), (Resource::Nofile, OPEN_FILES)];
+        let mut rlimits = vec![
+            (Resource::Core, 0),
+            (Resource::Fsize, scene.limits.disk_bytes),
+            (Resource::Nofile, OPEN_FILES),
+        ];
         let mut gate = Gate::Open;
         match (scene.group, scene.workspace.user()) {
             (Some(_), _) => {}
             // The uid is nobody else's, so the kernel counts this build alone.
-            (None, BuildUser::Own { .. }) => {
-                rlimits.push((Resource::Nproc, u64::from(scene.limits.processes) + OWN_PROCESSES))
-            }
+            (None, BuildUser::Own { .. }) => rlimits.push((
+                Resource::Nproc,
+                u64::from(scene.limits.processes) + OWN_PROCESSES,
+            )),
             // Ours would be counted with it: the limit is set from outside, on process 1, before the gate is opened.
             (None, BuildUser::Caller) => gate = Gate::Shut,
         }
@@ -142,7 +166,11 @@ impl Sandbox {
             binds,
             entrances,
             rlimits,
-            processors: if scene.group.is_some() { None } else { some_processors(scene.limits.cores) },
+            processors: if scene.group.is_some() {
+                None
+            } else {
+                some_processors(scene.limits.cores)
+            },
             descent,
             gate,
         })
@@ -175,7 +203,9 @@ impl Sandbox {
         options.extend(["--ro-bind", "/usr", "/usr"].map(OsString::from));
         options.extend(host_folders(Path::new("/")));
         let shared_memory = SHARED_MEMORY_BYTES.to_string();
-        let temporary = (scene.limits.memory_bytes / 2).max(SHARED_MEMORY_BYTES).to_string();
+        let temporary = (scene.limits.memory_bytes / 2)
+            .max(SHARED_MEMORY_BYTES)
+            .to_string();
         options.extend(
             [
                 "--proc",
@@ -241,9 +271,12 @@ impl Step {
     }
 }
 
-pub(super) fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), SandboxFailure> {
-    let bad =
-        |(name, value): &(&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
+pub(super) fn check_environment(
+    environment: &BTreeMap<String, String>,
+) -> Result<(), SandboxFailure> {
+    let bad = |(name, value): &(&String, &String)| {
+        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+    };
     match environment.iter().find(bad) {
         Some((name, _)) => Err(SandboxFailure::Unspeakable(name.clone())),
         None => Ok(()),
@@ -252,8 +285,13 @@ pub(super) fn check_environment(environment: &BTreeMap<String, String>) -> Resul
 
 /// Equal on every volunteer, so that equal sources can give equal outputs; then the attempt's own, then the step's.
 fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
-    let tools = scene.tools.iter().map(|tool| format!("{}/bin:", tool.prefix.display()));
-    let path = tools.chain(["/usr/bin:/bin".to_owned()]).collect::<String>();
+    let tools = scene
+        .tools
+        .iter()
+        .map(|tool| format!("{}/bin:", tool.prefix().display()));
+    let path = tools
+        .chain(["/usr/bin:/bin".to_owned()])
+        .collect::<String>();
     let cores = scene.limits.cores.to_string();
     let fixed = [
         ("PATH", path.as_str()),
@@ -266,9 +304,14 @@ fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
         // For `make -j`: the host's count of processors is not this build's.
         ("BUILD_CORES", cores.as_str()),
     ];
-    let mut all: BTreeMap<String, String> = fixed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let mut all: BTreeMap<String, String> = fixed
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
     for more in [scene.environment, &step.environment] {
-        all.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+        all.extend(
+            more.iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
     }
     all
 }
@@ -287,7 +330,11 @@ fn host_folders(root: &Path) -> Vec<OsString> {
     }
     let alternatives = root.join("etc/alternatives");
     if alternatives.is_dir() {
-        options.extend(["--ro-bind".into(), alternatives.into(), "/etc/alternatives".into()]);
+        options.extend([
+            "--ro-bind".into(),
+            alternatives.into(),
+            "/etc/alternatives".into(),
+        ]);
     }
     options
 }
@@ -303,89 +350,10 @@ fn some_processors(cores: u32) -> Option<CpuSet> {
     // Builds that start at different moments should not all sit on the first processors.
     let start = rustix::thread::sched_getcpu();
     let all = (start..CpuSet::MAX_CPU).chain(0..start);
-    all.filter(|&cpu| ours.is_set(cpu)).take(cores as usize).for_each(|cpu| chosen.set(cpu));
+    all.filter(|&cpu| ours.is_set(cpu))
+        .take(cores as usize)
+        .for_each(|cpu| chosen.set(cpu));
     Some(chosen)
-}
-
-/// A tool of the volunteer's owner, `--tool NAME=PREFIX`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tool {
-    name: String,
-    prefix: PathBuf,
-}
-
-/// Why a tool cannot be shown to builds.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ToolError {
-    /// Not an absolute path without `.` and `..`, in UTF-8, without `:`.
-    #[error("`{0}` is not a plain absolute path")]
-    NotPlain(PathBuf),
-    /// There is no such folder.
-    #[error("`{0}` is not a folder")]
-    NotFolder(PathBuf),
-    /// The sandbox has something of its own at, above or below this path.
-    #[error("`{0}` would hide a part of the sandbox")]
-    Reserved(PathBuf),
-    /// Everyone may change what is in it.
-    #[error("`{0}` may be written by everyone")]
-    OpenToAll(PathBuf),
-}
-
-impl Tool {
-    /// A tool whose programs are in `PREFIX/bin`.
-    ///
-    /// # Errors
-    /// [`ToolError`].
-    pub fn new(name: &str, prefix: &Path) -> Result<Self, ToolError> {
-        let mut components = prefix.components();
-        let plain = components.next() == Some(Component::RootDir)
-            && components.all(|component| matches!(component, Component::Normal(_)))
-            && prefix.to_str().is_some_and(|text| !text.contains(|c: char| c == ':' || c.is_control()));
-        let refused = prefix.to_owned();
-        if !plain {
-            return Err(ToolError::NotPlain(refused));
-        }
-        const TAKEN: [&str; 8] = ["/usr", "/etc/alternatives", "/proc", "/dev", "/tmp", BUILD_DIR, HOME_DIR, "/bin"];
-        const CLOSED: [&str; 5] = ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR];
-        let hides = |taken: &&str| Path::new(taken).starts_with(prefix);
-        if TAKEN.iter().any(|taken| hides(&taken)) || CLOSED.iter().any(|closed| prefix.starts_with(closed)) {
-            return Err(ToolError::Reserved(refused));
-        }
-        let Ok(folder) = fs::metadata(prefix) else {
-            return Err(ToolError::NotFolder(refused));
-        };
-        if !folder.is_dir() {
-            return Err(ToolError::NotFolder(refused));
-        }
-        if folder.mode() & 0o002 != 0 {
-            return Err(ToolError::OpenToAll(refused));
-        }
-        // Without a slash at its end, so that it joins `/bin` well.
-        Ok(Self { name: name.to_owned(), prefix: prefix.components().collect() })
-    }
-
-    /// What requirements call it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where it is, outside and inside.
-    #[must_use]
-    pub fn prefix(&self) -> &Path {
-        &self.prefix
-    }
-}
-
-/// Tools in the order of their `PATH`, at most [`MAX_BINDS`], each prefix once.
-pub(super) fn distinct_tools(tools: Vec<Tool>) -> Vec<Tool> {
-    let mut distinct: Vec<Tool> = Vec::new();
-    for tool in tools {
-        if distinct.len() < MAX_BINDS && distinct.iter().all(|known| known.prefix != tool.prefix) {
-            distinct.push(tool);
-        }
-    }
-    distinct
 }
 
 #[cfg(test)]
@@ -395,24 +363,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tool_cannot_hide_the_sandbox() {
-        for prefix in ["/", "/usr", "/etc", "/home", "/tmp", "/proc/1", "/dev/shm", "/build/x", "/home/build"] {
-            assert_eq!(Tool::new("t", Path::new(prefix)), Err(ToolError::Reserved(prefix.into())), "{prefix}");
-        }
-        for prefix in ["opt", "/opt/../etc", "/opt/a:b", ""] {
-            assert_eq!(Tool::new("t", Path::new(prefix)), Err(ToolError::NotPlain(prefix.into())), "{prefix}");
-        }
-        assert_eq!(Tool::new("t", Path::new("/nowhere")), Err(ToolError::NotFolder("/nowhere".into())));
-    }
-
-    #[test]
     fn merged_and_unmerged_hosts_are_both_shown() {
         let host = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("usr/bin", host.path().join("bin")).unwrap();
         fs::create_dir(host.path().join("lib")).unwrap();
         let lib = host.path().join("lib");
-        let expected: Vec<OsString> =
-            vec!["--symlink".into(), "usr/bin".into(), "/bin".into(), "--ro-bind".into(), lib.into(), "/lib".into()];
+        let expected: Vec<OsString> = vec![
+            "--symlink".into(),
+            "usr/bin".into(),
+            "/bin".into(),
+            "--ro-bind".into(),
+            lib.into(),
+            "/lib".into(),
+        ];
         assert_eq!(host_folders(host.path()), expected);
     }
 
@@ -420,7 +383,10 @@ mod tests {
     fn steps_that_no_program_can_be_given_are_refused() {
         let step = |argv: &[&str], environment: &[(&str, &str)]| Step {
             argv: argv.iter().map(|&text| text.to_owned()).collect(),
-            environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            environment: environment
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
         };
         for bad in [
             step(&[], &[]),
@@ -429,7 +395,10 @@ mod tests {
             step(&["a"], &[("", "")]),
             step(&["a"], &[("A=B", "")]),
         ] {
-            assert!(matches!(bad.check(), Err(SandboxFailure::Unspeakable(_))), "{bad:?}");
+            assert!(
+                matches!(bad.check(), Err(SandboxFailure::Unspeakable(_))),
+                "{bad:?}"
+            );
         }
         assert!(step(&["a", ""], &[("A", "b=c")]).check().is_ok());
     }

@@ -46,7 +46,9 @@ impl BuildUser {
     #[must_use]
     pub fn for_slot(slot: u16) -> Self {
         if rustix::process::geteuid().is_root() {
-            Self::Own { uid: FIRST_BUILD_UID + u32::from(slot) % BUILD_UIDS }
+            Self::Own {
+                uid: FIRST_BUILD_UID + u32::from(slot) % BUILD_UIDS,
+            }
         } else {
             Self::Caller
         }
@@ -82,7 +84,10 @@ pub enum WorkspaceError {
 }
 
 fn io_error<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> WorkspaceError + '_ {
-    move |source| WorkspaceError::Io { path: path.to_owned(), source: source.into() }
+    move |source| WorkspaceError::Io {
+        path: path.to_owned(),
+        source: source.into(),
+    }
 }
 
 /// The work folder of one attempt.
@@ -108,7 +113,9 @@ impl Workspace {
         let work = make_work(work)?;
         let path = work.join(name);
         match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(WorkspaceError::Exists(path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(WorkspaceError::Exists(path));
+            }
             made => made.map_err(io_error(&path))?,
         }
         let folder = open(&path)?;
@@ -121,7 +128,13 @@ impl Workspace {
             Ok(inner)
         };
         let (build, home) = (inner(c"build")?, inner(c"home")?);
-        Ok(Self { name: name.to_owned(), build, home, path, user })
+        Ok(Self {
+            name: name.to_owned(),
+            build,
+            home,
+            path,
+            user,
+        })
     }
 
     /// The attempt's name.
@@ -161,7 +174,9 @@ impl Workspace {
     pub fn hand_over(&self) -> Result<(), WorkspaceError> {
         match self.user {
             BuildUser::Caller => Ok(()),
-            BuildUser::Own { uid } => janitor::give_to(self.build.as_fd(), uid).map_err(io_error(&self.path)),
+            BuildUser::Own { uid } => {
+                janitor::give_to(self.build.as_fd(), uid).map_err(io_error(&self.path))
+            }
         }
     }
 
@@ -170,12 +185,18 @@ impl Workspace {
     /// # Errors
     /// The system's.
     pub fn disk_usage(&self) -> io::Result<u64> {
-        Ok(janitor::occupied_bytes(self.build.as_fd())? + janitor::occupied_bytes(self.home.as_fd())?)
+        Ok(janitor::occupied_bytes(self.build.as_fd())?
+            + janitor::occupied_bytes(self.home.as_fd())?)
     }
 
     /// Notes which control groups belong to the attempt.
-    pub(super) fn note_groups<'a>(&self, folders: impl Iterator<Item = &'a Path>) -> Result<(), WorkspaceError> {
-        let lines: Vec<String> = folders.map(|folder| format!("{}\n", folder.display())).collect();
+    pub(super) fn note_groups<'a>(
+        &self,
+        folders: impl Iterator<Item = &'a Path>,
+    ) -> Result<(), WorkspaceError> {
+        let lines: Vec<String> = folders
+            .map(|folder| format!("{}\n", folder.display()))
+            .collect();
         let path = self.path.join(GROUPS);
         fs::write(&path, lines.concat()).map_err(io_error(&path))
     }
@@ -255,12 +276,28 @@ mod tests {
         let uid = space.user().uid();
         assert_ne!(uid, 0);
         for inside in ["", "source.c", "lib", "lib/link"] {
-            assert_eq!(fs::symlink_metadata(space.build_path().join(inside)).unwrap().uid(), uid, "{inside}");
+            assert_eq!(
+                fs::symlink_metadata(space.build_path().join(inside))
+                    .unwrap()
+                    .uid(),
+                uid,
+                "{inside}"
+            );
         }
-        assert_eq!(fs::metadata("/etc/shadow").map_or(0, |found| found.uid()), 0, "no link is followed");
+        assert_eq!(
+            fs::metadata("/etc/shadow").map_or(0, |found| found.uid()),
+            0,
+            "no link is followed"
+        );
         let outer = fs::metadata(work.join("a-1")).unwrap();
-        assert_eq!((outer.uid(), outer.permissions().mode() & 0o777), (rustix::process::geteuid().as_raw(), 0o700));
-        assert!(matches!(Workspace::create(&work, "a-1", space.user()), Err(WorkspaceError::Exists(_))));
+        assert_eq!(
+            (outer.uid(), outer.permissions().mode() & 0o777),
+            (rustix::process::geteuid().as_raw(), 0o700)
+        );
+        assert!(matches!(
+            Workspace::create(&work, "a-1", space.user()),
+            Err(WorkspaceError::Exists(_))
+        ));
         space.remove().unwrap();
         assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
     }
