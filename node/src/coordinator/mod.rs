@@ -1,0 +1,3 @@
+//! The coordinator: what the farm agreed on, kept safely, and told to those who wait for it.
+
+pub mod mailer;
