@@ -11,6 +11,7 @@ pub mod coordinator;
 pub mod coordinators;
 pub mod hearsay;
 pub mod home;
+pub mod coordinator;
 pub mod network;
 pub mod shutdown;
 

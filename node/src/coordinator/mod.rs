@@ -2,3 +2,4 @@
 
 pub mod replica;
 pub mod wal;
+pub mod mailer;
