@@ -4,14 +4,15 @@
 //! still until the runtime's time is advanced, which is what the simulation needs.
 
 use protocol::time::Timestamp;
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
-/// Tells the time.
+/// Tells the time. Clones are the same clock.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    wall_at_start: Timestamp,
     started: Instant,
+    at_start: Arc<Mutex<Timestamp>>,
 }
 
 impl Clock {
@@ -25,20 +26,35 @@ impl Clock {
     /// A clock that shows `now` now.
     #[must_use]
     pub fn set_to(now: Timestamp) -> Self {
-        Self { wall_at_start: now, started: Instant::now() }
+        Self { started: Instant::now(), at_start: Arc::new(Mutex::new(now)) }
     }
 
     /// The time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.wall_at_start + self.started.elapsed()
+        *self.at_start() + self.elapsed()
+    }
+
+    /// How long this clock has run, whatever it shows.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Sets what it would have shown when it was started: for a coordinator that doubts the system's clock.
+    pub fn correct(&self, at_start: Timestamp) {
+        *self.at_start() = at_start;
+    }
+
+    fn at_start(&self) -> std::sync::MutexGuard<'_, Timestamp> {
+        // A timestamp is whole at any time.
+        self.at_start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn it_advances_with_the_runtime() {
@@ -46,5 +62,7 @@ mod tests {
         assert_eq!(clock.now(), Timestamp::from_millis(1_000));
         tokio::time::advance(Duration::from_millis(250)).await;
         assert_eq!(clock.now(), Timestamp::from_millis(1_250));
+        clock.correct(Timestamp::from_millis(0));
+        assert_eq!(clock.now(), Timestamp::from_millis(250));
     }
 }

@@ -4,10 +4,10 @@ use super::session::Session;
 use crate::chance::Chance;
 use protocol::farm::command::Submitted;
 use protocol::id::{ManifestId, RequestId};
-use protocol::platform::{Constraint, PlatformParseError, Require, Value};
-use protocol::recipe::{OptionError, Recipe};
+use protocol::platform::{Constraint, Require, Value};
+use protocol::recipe::{OptionError, Recipe, SpecError};
 use protocol::request::{
-    Address, BuildSpec, CheckedRequest, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Priority, Request, Source, Subscription,
+    Address, BuildSpec, CheckedRequest, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Priority, Request, Subscription,
 };
 use protocol::signed::Signed;
 use protocol::time::Span;
@@ -41,15 +41,9 @@ pub enum WishError {
     /// An option is not one of the recipe's, or its value is not one of the option's.
     #[error(transparent)]
     Option(#[from] OptionError),
-    /// The recipe needs a source and none was given.
-    #[error("recipe `{0}` brings no source: give one with --source")]
-    SourceNeeded(String),
-    /// The recipe brings its source and another was given.
-    #[error("recipe `{0}` brings its own source: leave out --source")]
-    SourceNotNeeded(String),
-    /// A requirement is out of bounds.
+    /// Options, source or requirement do not fit the recipe.
     #[error(transparent)]
-    Requirement(#[from] PlatformParseError),
+    Spec(#[from] SpecError),
     /// Too many addresses.
     #[error("at most {MAX_ADDRESSES} addresses can wait for one request")]
     Addresses,
@@ -63,23 +57,13 @@ impl Wish {
     /// [`WishError`] says what does not fit the recipe.
     pub fn spec(&self) -> Result<BuildSpec, WishError> {
         let options = self.recipe.resolve(&self.options)?;
-        let source = match (self.recipe.source().pinned(), self.source) {
-            (Some(pinned), None) => pinned,
-            (_, Some(_)) if !self.recipe.source().takes_another() => {
-                return Err(WishError::SourceNotNeeded(self.recipe.name().to_string()));
-            }
-            (_, Some(manifest)) => Source::Tree(manifest),
-            (None, None) => return Err(WishError::SourceNeeded(self.recipe.name().to_string())),
+        let is = |key: &str, text: &String| Require {
+            key: key.to_owned(),
+            constraint: Constraint::Is(Value::Text(text.clone())),
         };
-        let mut requirement = self.recipe.requirement().clone();
-        if let Some((os, arch)) = &self.platform {
-            requirement.add("os", Constraint::Is(Value::Text(os.clone())));
-            requirement.add("arch", Constraint::Is(Value::Text(arch.clone())));
-        }
-        for Require { key, constraint } in &self.require {
-            requirement.add(key.clone(), constraint.clone());
-        }
-        Ok(BuildSpec { recipe: self.recipe.id(), source, options, requirement })
+        let platform = self.platform.iter().flat_map(|(os, arch)| [is("os", os), is("arch", arch)]);
+        let extra: Vec<Require> = platform.chain(self.require.iter().cloned()).collect();
+        Ok(self.recipe.spec(options, self.source, &extra)?)
     }
 
     /// Signs the request and one subscription for each address, or one for whoever looks by himself.

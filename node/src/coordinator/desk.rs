@@ -8,14 +8,16 @@
 use super::ledger::{Ledger, LedgerError};
 use super::replica::Told;
 use crate::clock::Clock;
-use crate::network::Network;
-use protocol::farm::command::{Command, Event, Expiry, Reply};
+use protocol::farm::command::{Command, Event, Expiry, JobState, Reply, Witnesses};
 use protocol::farm::explain::Sighting;
 use protocol::farm::liveness::Liveness;
-use protocol::farm::roster::{Claim, Roster};
+use protocol::farm::lease::OFFERED_FOR;
+use protocol::farm::roster::{ParkedClaim, Roster};
+use protocol::farm::stamp::{Clock as Trust, Stamper};
 use protocol::id::{JobId, LeaseId, PeerKey};
 use protocol::platform::Capability;
-use protocol::time::Span;
+use protocol::report::Fingerprint;
+use protocol::time::Timestamp;
 use protocol::wire::Offer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ const FARM_TICKS: u32 = 4;
 const PRUNE_TICKS: u32 = 4 * 600;
 /// Words that may wait for the desk.
 const WORDS: usize = 1_024;
+/// Deadlines acted on in one look.
+const EXPIRED_AT_ONCE: usize = 256;
 /// How often a claim is tried against a farm that keeps changing under it.
 const GRANT_TRIES: usize = 8;
 
@@ -39,8 +43,12 @@ const GRANT_TRIES: usize = 8;
 pub enum Word {
     /// A volunteer wants work.
     Claim {
-        /// Who and with what.
-        claim: Claim,
+        /// Who.
+        volunteer: PeerKey,
+        /// Which of its claims.
+        nonce: u64,
+        /// What it can do.
+        capability: Box<Capability>,
         /// Leases it says it runs.
         leases: Vec<LeaseId>,
         /// For the offer; dropped when the caller waits no more.
@@ -62,12 +70,23 @@ pub enum Word {
         /// For the leases it must stop.
         reply: oneshot::Sender<Vec<LeaseId>>,
     },
-    /// A connection is greeted and the peer is a volunteer.
+    /// A connection is greeted.
     Greeted {
         /// Who.
-        volunteer: PeerKey,
-        /// What it says it can do.
-        capability: Capability,
+        peer: PeerKey,
+        /// Its clock.
+        clock: Timestamp,
+        /// What it says it can do, when it is a volunteer.
+        capability: Option<Box<Capability>>,
+    },
+    /// Is another volunteer alive that could attempt the job of this lease?
+    Witnesses {
+        /// The lease.
+        lease: LeaseId,
+        /// Who has it.
+        except: PeerKey,
+        /// For the answer.
+        reply: oneshot::Sender<Witnesses>,
     },
     /// The last connection to a peer closed.
     Closed {
@@ -91,8 +110,8 @@ impl DeskBell {
 #[derive(Debug)]
 pub struct Desk {
     ledger: Ledger,
-    network: Network,
     clock: Clock,
+    stamper: Stamper,
     words: mpsc::Receiver<Word>,
     roster: Roster,
     liveness: Liveness,
@@ -104,13 +123,19 @@ pub struct Desk {
 impl Desk {
     /// An empty desk, the bell to ring it by, and what it sees of the volunteers.
     #[must_use]
-    pub fn new(ledger: Ledger, network: Network, clock: Clock) -> (Self, DeskBell, watch::Receiver<Arc<Vec<Sighting>>>) {
+    pub fn new(ledger: Ledger, clock: Clock) -> (Self, DeskBell, watch::Receiver<Arc<Vec<Sighting>>>) {
         let (bell, words) = mpsc::channel(WORDS);
         let (seen, watching) = watch::channel(Arc::default());
+        let last = ledger.read(|farm| farm.last_stamp());
+        let stamper = Stamper::start(last, clock.now());
+        if stamper.clock() == Trust::Doubted {
+            tracing::warn!("the system's clock makes no sense: no deadline is acted on until a peer's clock agrees with it");
+            clock.correct(last);
+        }
         let desk = Self {
             ledger,
-            network,
             clock,
+            stamper,
             words,
             roster: Roster::default(),
             liveness: Liveness::default(),
@@ -148,12 +173,10 @@ impl Desk {
         }
     }
 
-    /// Finds in the farm what events would have told: leases get a fresh term, and every parked claim is tried again.
+    /// Finds in the farm what events would have told: every lease gets a fresh spell, every parked claim is tried again.
     fn look_around(&mut self) {
         let now = self.clock.now();
-        for (lease, volunteer) in self.ledger.read(|farm| farm.leases().map(|lease| (lease.id, lease.volunteer)).collect::<Vec<_>>()) {
-            self.liveness.adopt(lease, volunteer, now);
-        }
+        self.liveness = self.ledger.read(|farm| Liveness::of_new_leader(farm, now));
     }
 
     async fn hear(&mut self, event: Event) {
@@ -179,33 +202,45 @@ impl Desk {
     async fn listen(&mut self, word: Word) {
         let now = self.clock.now();
         match word {
-            Word::Claim { claim, leases, reply } => {
-                self.liveness.heard(claim.volunteer, &leases, now);
-                self.roster.park(claim.clone(), now);
-                self.waiting.insert((claim.volunteer, claim.nonce), reply);
+            Word::Claim { volunteer, nonce, capability, leases, reply } => {
+                self.ledger.read(|farm| self.liveness.heard(farm, volunteer, &leases, now));
+                if let Err(error) = self.roster.park(volunteer, nonce, &capability, now) {
+                    // The dropped reply answers the claim with nothing.
+                    tracing::debug!(volunteer = %volunteer.short(), %error, "a claim is not parked");
+                    return;
+                }
+                self.waiting.insert((volunteer, nonce), reply);
                 self.publish();
-                self.serve(claim).await;
+                if let Some(claim) = self.roster.claim(volunteer, nonce) {
+                    self.serve(claim).await;
+                }
             }
             Word::Withdraw { volunteer, nonce } => {
                 self.waiting.remove(&(volunteer, nonce));
-                self.roster.withdraw(volunteer, nonce, now);
+                self.roster.withdraw(volunteer, nonce);
             }
             Word::Heartbeat { volunteer, leases, reply } => {
-                self.liveness.heard(volunteer, &leases, now);
                 self.roster.heard(volunteer, now);
-                let unknown = self.ledger.read(|farm| {
-                    leases
-                        .iter()
-                        .copied()
-                        .filter(|lease| farm.lease(*lease).is_none_or(|held| held.volunteer != volunteer))
-                        .collect::<Vec<_>>()
-                });
+                let revoked = self.ledger.read(|farm| self.liveness.heard(farm, volunteer, &leases, now));
                 // The caller may be gone; it will beat again.
-                let _gone = reply.send(unknown);
+                let _gone = reply.send(revoked);
             }
-            Word::Greeted { volunteer, capability } => {
-                self.roster.greet(volunteer, capability, now);
+            Word::Greeted { peer, clock, capability } => {
+                self.compare_clocks(clock);
+                if let Some(capability) = capability
+                    && let Err(error) = self.roster.see(peer, &capability, now)
+                {
+                    tracing::debug!(peer = %peer.short(), %error, "a volunteer is not seen");
+                }
                 self.publish();
+            }
+            Word::Witnesses { lease, except, reply } => {
+                let witnesses = self.ledger.read(|farm| match farm.lease(lease) {
+                    Some(lease) => self.roster.witnesses(farm, lease.job, &except, now),
+                    None => Witnesses::Nobody,
+                });
+                // The caller may be gone; it will report again.
+                let _gone = reply.send(witnesses);
             }
             Word::Closed { peer } => {
                 self.liveness.closed(peer, now);
@@ -213,6 +248,18 @@ impl Desk {
                 self.waiting.retain(|(volunteer, _), _| *volunteer != peer);
                 self.publish();
             }
+        }
+    }
+
+    /// A peer whose clock agrees with the system's vouches for it.
+    fn compare_clocks(&mut self, peer: Timestamp) {
+        if self.stamper.clock() == Trust::Trusted {
+            return;
+        }
+        self.stamper.heard(peer, self.clock.elapsed());
+        if self.stamper.clock() == Trust::Trusted {
+            tracing::info!("a peer's clock agrees with the system's: deadlines are acted on again");
+            self.clock.correct(self.stamper.wall_at_start());
         }
     }
 
@@ -224,27 +271,27 @@ impl Desk {
             if self.serve(claim).await == Served::Nothing {
                 return;
             }
-            if self.ledger.read(|farm| !farm.is_grantable(job)) {
+            if self.ledger.read(|farm| farm.job(job).is_none_or(|job| job.state != JobState::Queued)) {
                 return;
             }
         }
     }
 
     /// Gives a parked claim the job that is its turn, if there is one.
-    async fn serve(&mut self, claim: Claim) -> Served {
+    async fn serve(&mut self, claim: ParkedClaim) -> Served {
         if !self.ledger.leads() {
             return Served::Nothing;
         }
         for _ in 0..GRANT_TRIES {
             let next = self.ledger.read(|farm| {
                 let job = farm.candidate(&claim.volunteer, &claim.capability)?;
-                Some((job, farm.fingerprint(job, &claim.capability)?))
+                Some((job, Fingerprint::of(&claim.capability, farm.job(job)?.requirement)))
             });
             let Some((job, fingerprint)) = next else { return Served::Nothing };
             let command = Command::Grant {
                 job,
                 volunteer: claim.volunteer,
-                capability: claim.capability.id(),
+                capability: claim.capability_id,
                 fingerprint,
                 nonce: claim.nonce,
             };
@@ -265,13 +312,13 @@ impl Desk {
         Served::Nothing
     }
 
-    fn hand_out(&mut self, claim: &Claim, lease: LeaseId, job: JobId) {
+    fn hand_out(&mut self, claim: &ParkedClaim, lease: LeaseId, job: JobId) {
         let now = self.clock.now();
         self.liveness.granted(lease, claim.volunteer, now);
-        self.roster.withdraw(claim.volunteer, claim.nonce, now);
+        self.roster.withdraw(claim.volunteer, claim.nonce);
         let offer = self.ledger.read(|farm| {
-            let request = farm.job(job)?.request.clone();
-            Some(Offer { lease, job, take_up_within: Span::from(Liveness::OFFERED_FOR), request })
+            let request = farm.job(job)?.signed;
+            Some(Offer { lease, job, take_up_within: OFFERED_FOR, request })
         });
         let waiting = self.waiting.remove(&(claim.volunteer, claim.nonce));
         if let (Some(offer), Some(waiting)) = (offer, waiting) {
@@ -281,7 +328,7 @@ impl Desk {
     }
 
     async fn check_deadlines(&mut self, ticks: u32) {
-        if !self.ledger.leads() {
+        if !self.ledger.leads() || self.stamper.clock() == Trust::Doubted {
             return;
         }
         let now = self.clock.now();
@@ -289,10 +336,10 @@ impl Desk {
             self.expire(expiry).await;
         }
         if ticks.is_multiple_of(FARM_TICKS) {
-            for expiry in self.ledger.read(|farm| farm.expired(now)) {
+            for expiry in self.ledger.read(|farm| farm.expired(now).take(EXPIRED_AT_ONCE).collect::<Vec<_>>()) {
                 self.expire(expiry).await;
             }
-            self.roster.forget(now);
+            self.roster.prune(now);
             self.publish();
         }
         if ticks.is_multiple_of(PRUNE_TICKS)
@@ -317,8 +364,7 @@ impl Desk {
 
     /// Tells watchers what is seen of the volunteers, when that changed.
     fn publish(&self) {
-        let busy = self.ledger.read(|farm| farm.busy());
-        let sightings = self.roster.sightings(&busy, self.clock.now());
+        let sightings = self.roster.sightings(self.clock.now());
         self.seen.send_if_modified(|seen| {
             let changed = **seen != sightings;
             if changed {

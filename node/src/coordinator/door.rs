@@ -7,7 +7,7 @@
 use super::desk::{DeskBell, Word};
 use super::judge::judged;
 use super::ledger::{Ledger, LedgerError};
-use super::logs::Logs;
+use super::logs::{LogPlace, Logs};
 use super::pull::Pulls;
 use crate::artifact::Store;
 use crate::clock::Clock;
@@ -15,7 +15,8 @@ use crate::hearsay::Hearsay;
 use crate::network::{Caller, Network};
 use protocol::farm::command::{Command, Possession, Reply, Submitted, Witnesses};
 use protocol::farm::explain::{Presence, RequestView, Sighting};
-use protocol::farm::roster::Claim;
+use protocol::farm::Resolved;
+use protocol::farm::holding::Finished;
 use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
 use protocol::platform::Capability;
 use protocol::report::{Outcome, Report};
@@ -23,7 +24,7 @@ use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Source, Sub
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
 use protocol::wire::{
-    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogState, MAX_ROWS, Park, QueueRow, Refusal, RequestRef,
+    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogState, MAX_ROWS, Park, Refusal, RequestRef,
     VolunteerView, view_mark,
 };
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use tokio::sync::{oneshot, watch};
 
 /// How far a requester's clock may be ahead.
 const CLOCK_AHEAD: Duration = Duration::from_secs(300);
+/// Mails that could not be sent, in one answer.
+const MAILS_SHOWN: usize = 20;
 /// Rows of the queue in one answer.
 const QUEUE_ROWS: usize = 100;
 /// How often a watched request is looked at again although nothing was told: explanations depend on soft state too.
@@ -164,12 +167,12 @@ impl Door {
     fn may_bring(&self, caller: Caller, author: &PeerKey) -> bool {
         caller.peer == *author
             || caller.peer == self.network.local()
-            || self.ledger.read(|farm| farm.is_coordinator(&caller.peer))
+            || self.ledger.read(|farm| farm.charter().is_some_and(|(charter, _)| charter.is_coordinator(&caller.peer)))
     }
 
     async fn find(&self, key: BuildKey) -> Answer {
         let (judged, holders) = self.ledger.read(|farm| {
-            let holders = farm.finished(key).map(|finished| finished.holders.clone()).unwrap_or_default();
+            let holders = farm.finished(&key).map(|finished| finished.holders.clone()).unwrap_or_default();
             (judged(farm, self.farm, &self.secret, key), holders)
         });
         let addresses = self.network.peers().await.unwrap_or_default();
@@ -193,7 +196,13 @@ impl Door {
         let id = match named {
             RequestRef::Id(id) => Some(*id),
             RequestRef::Prefix(prefix) if (8..=64).contains(&prefix.len()) => {
-                self.ledger.read(|farm| farm.resolve(prefix))
+                match self.ledger.read(|farm| farm.resolve(prefix)) {
+                    Resolved::One(id) => Some(id),
+                    Resolved::None => None,
+                    Resolved::Ambiguous(first, second) => {
+                        return invalid(format!("`{prefix}` names more than one request, among them {first} and {second}"));
+                    }
+                }
             }
             RequestRef::Prefix(_) => return invalid("a request is named by 8 to 64 hexadecimal digits"),
         };
@@ -226,34 +235,25 @@ impl Door {
                 running: counts.running,
                 finished: counts.finished,
                 volunteers,
-                mails_waiting: counts.mails_waiting,
-                mails_failed: farm.failed_mails(),
-                queue: farm
-                    .queue_rows(QUEUE_ROWS)
-                    .into_iter()
-                    .filter_map(|(request, priority)| {
-                        let view = farm.view(request, &seen)?;
-                        Some(QueueRow { request, recipe: view.recipe.clone(), priority, view })
-                    })
-                    .collect(),
+                mails_waiting: counts.notices_pending,
+                mails_failed: farm.failed_notices().take(MAILS_SHOWN).map(|failure| failure.reason.clone()).collect(),
+                queue: farm.queue_rows(QUEUE_ROWS, &seen),
             }
         })
     }
 
     fn volunteers(&self) -> Vec<VolunteerView> {
-        let busy = self.ledger.read(|farm| farm.busy());
-        let mut views: Vec<_> = self
-            .seen
-            .borrow()
-            .iter()
-            .map(|sighting| VolunteerView {
+        let seen = self.seen.borrow().clone();
+        let mut views: Vec<_> = self.ledger.read(|farm| {
+            let view = |sighting: &Sighting| VolunteerView {
                 volunteer: sighting.volunteer,
                 capability: sighting.capability.clone(),
                 presence: sighting.presence,
-                busy: busy.get(&sighting.volunteer).copied().unwrap_or(0),
+                busy: u16::try_from(farm.leases_of(sighting.volunteer).count()).unwrap_or(u16::MAX),
                 heard: Span::default(),
-            })
-            .collect();
+            };
+            seen.iter().map(view).collect()
+        });
         for hearsay in self.hearsay.volunteers() {
             if !views.iter().any(|view| view.volunteer == hearsay.volunteer) {
                 views.push(hearsay);
@@ -264,7 +264,15 @@ impl Door {
     }
 
     fn builds(&self) -> Vec<BuildRow> {
-        self.ledger.read(|farm| farm.build_rows(MAX_ROWS))
+        let row = |finished: Finished<'_>| BuildRow {
+            build_key: finished.verdict.build_key,
+            recipe: finished.recipe.to_string(),
+            manifest: finished.verdict.manifest,
+            size_bytes: finished.size_bytes,
+            holders: u32::try_from(finished.holders.len()).unwrap_or(u32::MAX),
+            decided_at: finished.verdict.decided_at,
+        };
+        self.ledger.read(|farm| farm.builds().take(MAX_ROWS).map(row).collect())
     }
 
     async fn heartbeat(&self, caller: Caller, leases: Vec<LeaseId>) -> Answer {
@@ -282,7 +290,7 @@ impl Door {
             return Answer::Refused(Refusal::NotAllowed);
         }
         let witnesses = match report.outcome {
-            Outcome::BuildError { .. } => self.witnesses(report.lease, &signed.key),
+            Outcome::BuildError { .. } => self.witnesses(report.lease, signed.key).await,
             Outcome::Built { .. } | Outcome::Infrastructure { .. } | Outcome::Limit { .. } => Witnesses::Nobody,
         };
         if let Some(log) = report.log {
@@ -292,17 +300,11 @@ impl Door {
     }
 
     /// Whether another volunteer that could attempt the job of a lease is here.
-    fn witnesses(&self, lease: LeaseId, reporter: &PeerKey) -> Witnesses {
-        let seen = self.seen.borrow().clone();
-        let alive = self.ledger.read(|farm| {
-            let Some(job) = farm.lease(lease).map(|lease| lease.job) else { return false };
-            seen.iter().any(|sighting| {
-                sighting.volunteer != *reporter
-                    && sighting.presence != Presence::Gone
-                    && farm.could_attempt(job, &sighting.volunteer, &sighting.capability)
-            })
-        });
-        if alive { Witnesses::Alive } else { Witnesses::Nobody }
+    async fn witnesses(&self, lease: LeaseId, reporter: PeerKey) -> Witnesses {
+        let (reply, witnesses) = oneshot::channel();
+        self.desk.say(Word::Witnesses { lease, except: reporter, reply }).await;
+        // A closed desk knows nobody, and the report will be refused by a ledger that has stopped.
+        witnesses.await.unwrap_or(Witnesses::Nobody)
     }
 
     async fn claim(&self, caller: Caller, nonce: u64, capability: Capability, leases: Vec<LeaseId>, wait: Span) -> Answer {
@@ -310,8 +312,8 @@ impl Door {
             return invalid("the capability is out of bounds");
         }
         let (reply, offer) = oneshot::channel();
-        let claim = Claim { volunteer: caller.peer, nonce, capability: Arc::new(capability) };
-        if !self.desk.say(Word::Claim { claim, leases, reply }).await {
+        let claim = Word::Claim { volunteer: caller.peer, nonce, capability: Box::new(capability), leases, reply };
+        if !self.desk.say(claim).await {
             return Answer::Refused(Refusal::ShuttingDown);
         }
         match tokio::time::timeout(bounded(wait), offer).await {
@@ -346,7 +348,7 @@ impl Door {
         let mut moved = self.moved.clone();
         loop {
             moved.mark_unchanged();
-            let Some(place) = self.ledger.read(|farm| farm.log_place(request)) else { return Answer::Log(None) };
+            let Some(place) = self.ledger.read(|farm| LogPlace::of(farm, request)) else { return Answer::Log(None) };
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             if let Some(part) = self.logs.read(place, offset, left).await {
                 return Answer::Log(Some(part));

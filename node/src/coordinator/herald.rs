@@ -13,7 +13,11 @@ use protocol::farm::command::Event;
 use protocol::gossip::RequestNews;
 use protocol::id::{BuildKey, FarmId, JobId};
 use protocol::signed::{SecretKey, Signed};
+use protocol::time::Span;
 use tokio_util::sync::CancellationToken;
+
+/// How long the news that there is work is news: after that the job was granted, or waits for somebody who cannot be woken.
+const WORK_NEWS_TTL: Span = Span::from_secs(300);
 
 /// Everything the herald stands on.
 #[derive(Debug)]
@@ -64,15 +68,16 @@ impl Herald {
 
     /// Keeps every verdict on an artifact that is here.
     async fn keep_all(&self) {
-        for build_key in self.ledger.read(|farm| farm.finished_keys()) {
+        for build_key in self.ledger.read(|farm| farm.builds().map(|build| build.verdict.build_key).collect::<Vec<_>>()) {
             self.keep(build_key).await;
         }
     }
 
     async fn keep(&self, build_key: BuildKey) {
         let found = self.ledger.read(|farm| {
-            let recipe = farm.finished(build_key)?.recipe.to_string();
-            Some((judged(farm, self.farm, &self.secret, build_key)?, farm.finished(build_key)?.verdict.manifest, recipe))
+            let finished = farm.finished(&build_key)?;
+            let (manifest, recipe) = (finished.verdict.manifest, finished.recipe.to_string());
+            Some((judged(farm, self.farm, &self.secret, build_key)?, manifest, recipe))
         });
         let Some((judged, manifest, recipe)) = found else { return };
         match self.store.has_artifact(manifest).await {
@@ -95,12 +100,12 @@ impl Herald {
         let news = self.ledger.read(|farm| {
             let job = farm.job(job)?;
             Some(RequestNews::Waiting {
-                request: job.oldest_request,
+                request: job.request,
                 build_key: job.build_key,
                 requirement: job.requirement.id(),
                 origin: self.network.local(),
                 issued_at: self.clock.now(),
-                ttl: job.ttl,
+                ttl: WORK_NEWS_TTL,
             })
         });
         if let Some(news) = news {

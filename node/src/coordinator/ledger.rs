@@ -118,7 +118,7 @@ impl InMemory {
         let applied = state.farm.apply(entry);
         for (n, event) in (0..).zip(applied.events) {
             // Nobody may be listening; the state says it all the same.
-            let _listeners = self.events.send(Told::Event(Happened { position: index, n, event }));
+            let _listeners = self.events.send(Told::Event(Happened { index, n, event }));
         }
         applied.reply
     }

@@ -4,10 +4,11 @@
 //! wait for what it gets. What was pulled is remembered up to [`REMEMBERED_BYTES`] a lease, for [`REMEMBERED_LEASES`] leases.
 
 use crate::artifact::Store;
-use crate::artifact::transfer;
+use crate::artifact::gather;
 use crate::network::Network;
 use protocol::digest::Digest;
-use protocol::id::{LeaseId, PeerKey};
+use protocol::farm::Farm;
+use protocol::id::{LeaseId, PeerKey, RequestId};
 use protocol::time::Span;
 use protocol::wire::{Answer, LogPart, LogState, MAX_LOG_BYTES, Park};
 use std::collections::BTreeMap;
@@ -38,6 +39,21 @@ pub enum LogPlace {
         /// Who wrote it.
         volunteer: PeerKey,
     },
+}
+
+impl LogPlace {
+    /// Where the log of a request is; `None` for a request that the farm does not know.
+    #[must_use]
+    pub fn of(farm: &Farm, request: RequestId) -> Option<Self> {
+        let view = farm.view(request, &[])?;
+        if let Some(lease) = view.job.and_then(|job| farm.job(job)?.lease) {
+            return Some(Self::Growing { lease: lease.id, volunteer: lease.volunteer });
+        }
+        Some(match (view.log, view.volunteer) {
+            (Some(log), Some(volunteer)) => Self::Complete { log, volunteer },
+            _ => Self::Nowhere,
+        })
+    }
 }
 
 /// Reads logs. Clones share what is remembered.
@@ -76,7 +92,7 @@ impl Logs {
     async fn read_complete(&self, log: Digest, volunteer: PeerKey, offset: u64) -> Option<LogPart> {
         let bytes = match self.store.get(&log).await {
             Ok(Some(bytes)) => bytes,
-            Ok(None) | Err(_) => transfer::fetch_blob(&self.network, log, &[volunteer]).await.ok()?,
+            Ok(None) | Err(_) => gather::small_blob(&self.network, log, vec![volunteer]).await.ok()?,
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let end = (start + MAX_LOG_BYTES).min(bytes.len());

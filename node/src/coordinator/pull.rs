@@ -8,12 +8,14 @@ use super::door::source_manifest;
 use super::ledger::Ledger;
 use super::replica::Told;
 use crate::artifact::Store;
-use crate::artifact::transfer::{self, TransferError};
+use crate::artifact::gather;
+use crate::artifact::transfer::TransferError;
 use crate::catalogue;
 use crate::chance::{Backoff, Chance};
 use crate::network::Network;
 use protocol::digest::Digest;
 use protocol::farm::command::{Command, Event};
+use protocol::farm::holding::Keeping;
 use protocol::id::{BuildKey, JobId, ManifestId, PeerKey};
 use protocol::request::BuildSpec;
 use std::collections::BTreeSet;
@@ -89,7 +91,13 @@ impl Pulls {
     }
 
     fn keep_what_waits(&self) {
-        for (job, build_key, manifest, builder) in self.ledger.read(|farm| farm.keeping()) {
+        let keeping = self.ledger.read(|farm| {
+            let first = |(job, key, keeping): (JobId, BuildKey, &Keeping)| {
+                Some((job, key, keeping.manifest, *keeping.holders.first()?))
+            };
+            farm.keeping().filter_map(first).collect::<Vec<_>>()
+        });
+        for (job, build_key, manifest, builder) in keeping {
             self.keep(job, build_key, manifest, builder);
         }
     }
@@ -132,13 +140,16 @@ impl Pulls {
 
     async fn take_source(&self, spec: &BuildSpec, from: PeerKey) -> Result<(), TransferError> {
         if catalogue::by_id(&spec.recipe).is_none() && self.store.get(&spec.recipe.0).await?.is_none() {
-            let recipe = transfer::fetch_blob(&self.network, spec.recipe.0, &[from]).await?;
+            let recipe = gather::small_blob(&self.network, spec.recipe.0, vec![from]).await?;
             self.store.put(vec![recipe]).await?;
         }
         match source_manifest(&spec.source) {
-            Some(manifest) => transfer::fetch_into_store(&self.network, &self.store, manifest, vec![from]).await,
-            None => Ok(()),
+            Some(manifest) => {
+                gather::tree_into_store(&self.network, &self.store, manifest, vec![from]).await?;
+            }
+            None => {}
         }
+        Ok(())
     }
 
     /// Becomes a keeper of what a volunteer has built; tries until the farm has decided without it.
@@ -146,9 +157,9 @@ impl Pulls {
         let pulls = self.clone();
         self.start(Pull::Artifact(job), async move {
             let mut backoff = Backoff::new(pulls.chance.clone(), Duration::from_millis(500), Duration::from_secs(10));
-            while pulls.ledger.read(|farm| farm.is_keeping(job)) {
-                match transfer::fetch_into_store(&pulls.network, &pulls.store, manifest, vec![builder]).await {
-                    Ok(()) => {
+            while pulls.ledger.read(|farm| farm.job(job).is_some_and(|job| job.keeping.is_some())) {
+                match gather::tree_into_store(&pulls.network, &pulls.store, manifest, vec![builder]).await {
+                    Ok(_) => {
                         let held = Command::Held { build_key, manifest, holder: pulls.network.local() };
                         match pulls.ledger.propose(held).await {
                             Ok(_) => return,
@@ -167,7 +178,7 @@ impl Pulls {
         let pulls = self.clone();
         self.start(Pull::Log(log), async move {
             let kept = async {
-                let bytes = transfer::fetch_blob(&pulls.network, log, &[from]).await?;
+                let bytes = gather::small_blob(&pulls.network, log, vec![from]).await?;
                 pulls.store.put(vec![bytes]).await?;
                 Ok::<_, TransferError>(())
             };
@@ -182,14 +193,14 @@ impl Pulls {
         let pulls = self.clone();
         self.start(Pull::Probe(build_key), async move {
             let found = pulls.ledger.read(|farm| {
-                farm.finished(build_key).map(|finished| (finished.verdict.manifest, finished.holders.clone()))
+                farm.finished(&build_key).map(|finished| (finished.verdict.manifest, finished.holders.clone()))
             });
             let Some((manifest, holders)) = found else { return };
             for holder in holders {
                 let holds = if holder == pulls.network.local() {
                     pulls.store.has_artifact(manifest).await.unwrap_or(true)
                 } else {
-                    transfer::fetch_blob(&pulls.network, manifest.0, &[holder]).await.is_ok()
+                    gather::small_blob(&pulls.network, manifest.0, vec![holder]).await.is_ok()
                 };
                 if !holds && let Err(error) = pulls.ledger.propose(Command::Lost { build_key, holder }).await {
                     tracing::debug!(key = %build_key.short(), %error, "a lost copy was not noted");

@@ -70,6 +70,12 @@ impl Stamper {
         self.clock = Clock::Trusted;
     }
 
+    /// The wall clock at the start of the run.
+    #[must_use]
+    pub const fn wall_at_start(&self) -> Timestamp {
+        self.wall
+    }
+
     /// Whether deadlines may be acted on.
     #[must_use]
     pub const fn clock(&self) -> Clock {

@@ -30,7 +30,7 @@ pub enum Told<E> {
 pub struct Events<E>(broadcast::Receiver<Told<E>>);
 
 impl<E: Clone> Events<E> {
-    pub(super) fn new(receiver: broadcast::Receiver<Told<E>>) -> Self {
+    pub(in crate::coordinator) fn new(receiver: broadcast::Receiver<Told<E>>) -> Self {
         Self(receiver)
     }
 

@@ -266,6 +266,11 @@ impl<L: Law> Replica<L> {
         self.inner.raft.metrics().borrow().current_leader
     }
 
+    /// Whether this coordinator leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.leader() == Some(self.inner.id)
+    }
+
     /// Answers a call that another coordinator made through its [`Carry`]. The caller checks that it
     /// comes from a coordinator, and that it is no larger than [`CALL_BYTES_MAX`].
     pub async fn answer(&self, call: &[u8]) -> Result<Vec<u8>, AnswerError> {
