@@ -14,6 +14,7 @@ use crate::platform::Capability;
 use crate::report::Judged;
 use crate::request::Priority;
 use crate::signed::Signed;
+use crate::ticket::Ticket;
 use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub enum Control {
     Hello(Hello),
     /// The charter in force, in its envelope.
     Charter,
+    /// The farm's ticket, as this peer would write it now.
+    Ticket,
     /// A request with its subscriptions, each in its envelope.
     Submit {
         /// The request.
@@ -289,6 +292,8 @@ pub enum Answer {
     Hello(Hello),
     /// To `Charter`; `None` where no charter is known.
     Charter(Option<Signed>),
+    /// To `Ticket`.
+    Ticket(Box<Ticket>),
     /// To `Submit`.
     Submitted {
         /// The request as the farm knows it.
