@@ -5,4 +5,5 @@
 //! volunteer and client are siblings that never import each other; they stand on artifact, which stands on network.
 #![deny(rustdoc::broken_intra_doc_links)]
 
+pub mod artifact;
 pub mod network;
