@@ -12,6 +12,7 @@ pub mod coordinators;
 pub mod hearsay;
 pub mod home;
 pub mod coordinator;
+pub mod artifact;
 pub mod network;
 pub mod shutdown;
 

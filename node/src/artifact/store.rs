@@ -1,0 +1,349 @@
+//! The store: blobs under their SHA-256 digest, and the artifacts and judged builds they form.
+//!
+//! Chunks (at most 1 MiB), manifests (at most 64 MiB), recipes and logs are all blobs. The store promises three things.
+//! What [`Store::put`] or [`Batch::commit`] acknowledged survives a power cut, at the price of two waits for the disk however
+//! many blobs there are. What is read is what was put: every read is compared with its digest, and a blob that no longer fits
+//! is moved to `quarantine/` and reported as missing, so that it is fetched again. And whoever evicts hears first what the
+//! farm will lose ([`super::eviction`]).
+//!
+//! [`Store::open`] keeps blobs in a folder and its index in sled; every operation runs on the blocking pool.
+//! [`Store::in_memory`] behaves the same, on the calling thread and in a fixed order, for simulation.
+
+mod batch;
+mod disk;
+mod inner;
+mod memory;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, FileChunks};
+
+use super::index::{Completeness, Index, IndexError};
+use super::{Checking, ChunkSource, Reading};
+pub(in crate::artifact) use inner::Inner;
+use protocol::codec::CodecError;
+use protocol::digest::Digest;
+use protocol::id::{BuildKey, ManifestId};
+use protocol::report::Judged;
+use protocol::signed::OpenError;
+use protocol::time::Timestamp;
+use protocol::tree::{Manifest, ManifestError};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_util::bytes::Bytes;
+
+/// The largest blob, in bytes: that of the largest manifest.
+pub const MAX_BLOB_BYTES: usize = protocol::tree::MAX_MANIFEST_BYTES;
+
+/// A store cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk failed, or is full.
+    #[error("the store cannot be read or written: {0}")]
+    Disk(#[from] io::Error),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A blob of more than [`MAX_BLOB_BYTES`].
+    #[error("{0} bytes are too many for one blob")]
+    TooLarge(usize),
+    /// The blob with this digest is not a manifest.
+    #[error("{id:?} names no manifest: {error}")]
+    NotAManifest {
+        /// What was asked for.
+        id: ManifestId,
+        /// What is wrong with it.
+        error: ManifestError,
+    },
+    /// A verdict that cannot be read was to be kept.
+    #[error("the verdict cannot be read: {0}")]
+    Verdict(#[from] OpenError),
+    /// What was kept of a judged build cannot be read.
+    #[error("what was kept of build {key:?} is damaged: {error}")]
+    Kept {
+        /// The build.
+        key: BuildKey,
+        /// What is wrong with it.
+        error: CodecError,
+    },
+    /// The program is ending and its blocking threads are gone.
+    #[error("the store is shutting down")]
+    ShuttingDown,
+}
+
+/// A cloneable handle on the store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// What [`Store::add_artifact`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// Every chunk is here.
+    Complete(ManifestId),
+    /// The manifest is kept; these chunks are not here yet.
+    Partial(ManifestId, Vec<Digest>),
+}
+
+/// A judged build as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The verdict with its chain.
+    pub judged: Judged,
+    /// Name of the recipe, for people.
+    pub recipe: String,
+}
+
+/// A judged build at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptBuild {
+    /// The build.
+    pub build_key: BuildKey,
+    /// The artifact.
+    pub manifest: ManifestId,
+    /// Name of the recipe, for people.
+    pub recipe: String,
+    /// Bytes of its files.
+    pub size_bytes: u64,
+    /// When the farm decided.
+    pub decided_at: Timestamp,
+    /// When the artifact was last added, read or served; the verdict's time if it never was here.
+    pub last_used: Timestamp,
+    /// Whether every chunk is here; only then may this peer say that it provides the build.
+    pub completeness: Completeness,
+    /// Whether it is kept whatever the store's size.
+    pub pinned: Pinned,
+}
+
+/// Whether something is kept whatever the store's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// It is.
+    Yes,
+    /// It may be evicted.
+    No,
+}
+
+/// What a scrub of the whole store found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// Blobs read.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that were damaged and are in quarantine now.
+    pub damaged: Vec<Digest>,
+    /// Artifacts of which something is missing.
+    pub partial: Vec<ManifestId>,
+    /// Judged builds among them: withdraw them and say that they are lost, or fetch them again.
+    pub lost: Vec<BuildKey>,
+}
+
+impl Store {
+    /// Opens the store in the folder `dir`, with its index in `db`. Missing folders are made; an index that is new or was lost
+    /// is rebuilt from what lies in the folder.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`] or [`StoreError::Index`].
+    pub async fn open(dir: &Path, db: &sled::Db) -> Result<Self, StoreError> {
+        let (dir, db) = (dir.to_owned(), db.clone());
+        pooled(move || {
+            let index = Index::open(&db)?;
+            let inner = Inner::new(Box::new(disk::Disk::open(&dir)?), index, Reading::Blocks);
+            if !inner.index.is_whole()? {
+                inner.rebuild()?;
+            }
+            Ok(Self { inner: Arc::new(inner) })
+        })
+        .await
+    }
+
+    /// A store that lives as long as its handles: same behaviour, no disk, no threads, no clock but tokio's.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let inner = Inner::new(Box::new(memory::Memory::new()), Index::in_memory(), Reading::Immediate);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Those of `digests` that are not here, in the same order. The others count as wanted: a sweep of loose blobs spares them
+    /// for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`].
+    pub async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
+        self.run(move |inner| inner.missing(digests)).await
+    }
+
+    /// The blob with this digest, verified; `None` when it is not here or was found damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let digest = *digest;
+        self.run(move |inner| inner.read(&digest)).await
+    }
+
+    /// Puts blobs; when it returns they are durable.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; then none of them is acknowledged, though some may be here.
+    pub async fn put(&self, blobs: Vec<Bytes>) -> Result<Vec<Digest>, StoreError> {
+        let batch = self.batch();
+        let digests = batch.blobs(blobs).await?;
+        batch.commit().await?;
+        Ok(digests)
+    }
+
+    /// A batch of blobs that become durable together: two waits for the disk at its commit, none before.
+    #[must_use]
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.clone())
+    }
+
+    /// Keeps the manifest and says which of its chunks are not here; with none missing the artifact is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn add_artifact(&self, manifest: &Manifest) -> Result<Added, StoreError> {
+        self.batch().commit_artifact(manifest).await
+    }
+
+    /// Whether the artifact is complete here.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn has_artifact(&self, id: ManifestId) -> Result<bool, StoreError> {
+        self.run(move |inner| inner.has_artifact(id)).await
+    }
+
+    /// The manifest with this id, if it is here.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn manifest(&self, id: ManifestId) -> Result<Option<Manifest>, StoreError> {
+        self.run(move |inner| inner.manifest(id)).await
+    }
+
+    /// Keeps a judged build, whose chain the caller has verified. Whether the artifact is here is a matter of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn keep_judged(&self, key: BuildKey, judged: Judged, recipe: String) -> Result<(), StoreError> {
+        self.run(move |inner| inner.keep_judged(key, Kept { judged, recipe })).await
+    }
+
+    /// The judged build with this key, if it is kept here.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn judged(&self, key: BuildKey) -> Result<Option<Kept>, StoreError> {
+        self.run(move |inner| inner.judged(key)).await
+    }
+
+    /// Every judged build kept here, newest verdict first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn builds(&self) -> Result<Vec<KeptBuild>, StoreError> {
+        self.run(Inner::builds).await
+    }
+
+    /// Keeps an artifact (by the digest of its manifest) or a single blob whatever the store's size.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`].
+    pub async fn pin(&self, digest: Digest) -> Result<(), StoreError> {
+        self.run(move |inner| inner.pin(digest)).await
+    }
+
+    /// Takes a pin back.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`].
+    pub async fn unpin(&self, digest: Digest) -> Result<(), StoreError> {
+        self.run(move |inner| inner.unpin(digest)).await
+    }
+
+    /// Reads every blob, puts the damaged ones in quarantine, and finds out anew which artifacts are complete.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn verify(&self) -> Result<Scrub, StoreError> {
+        /// Blobs read between two chances to stop.
+        const STRETCH: usize = 64;
+        let mut scrub = Scrub::default();
+        let digests = self.run(Inner::digests).await?;
+        for stretch in digests.chunks(STRETCH) {
+            let stretch = stretch.to_vec();
+            scrub = self.run(move |inner| inner.scrub(&stretch, scrub)).await?;
+        }
+        self.run(move |inner| inner.recount(scrub)).await
+    }
+
+    /// How many times the disk had to be waited for since the store was opened, counting what is synced side by side once.
+    #[must_use]
+    pub fn sync_rounds(&self) -> u64 {
+        self.inner.shelf.sync_rounds()
+    }
+
+    /// Runs `work` where this store's work belongs.
+    pub(in crate::artifact) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.inner.reading {
+            Reading::Immediate => work(&self.inner),
+            Reading::Blocks => {
+                let inner = self.inner.clone();
+                pooled(move || work(&inner)).await
+            }
+        }
+    }
+}
+
+impl ChunkSource for Store {
+    fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        self.inner.read_to_serve(digest).map(|found| found.map(Vec::from)).map_err(|error| match error {
+            StoreError::Disk(error) => error,
+            other => io::Error::other(other),
+        })
+    }
+
+    fn reading(&self) -> Reading {
+        self.inner.reading
+    }
+
+    fn checking(&self) -> Checking {
+        Checking::Done
+    }
+}
+
+/// Runs `work` on the blocking pool; a panic there goes on here.
+async fn pooled<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(StoreError::ShuttingDown),
+        },
+    }
+}

@@ -1,0 +1,322 @@
+//! What a store does, without `async`: every method may block.
+
+use super::shelf::{ASIDE_FOR, Listed, Note, Presence, Shelf};
+use super::{Added, Kept, KeptBuild, Pinned, Scrub, StoreError};
+use crate::artifact::Reading;
+use crate::artifact::index::{ArtifactRecord, Completeness, Index, JudgedRecord};
+use protocol::codec;
+use protocol::digest::Digest;
+use protocol::id::{BuildKey, ManifestId};
+use protocol::report::{MAX_REPORTS, Outcome, Report, Verdict};
+use protocol::time::Timestamp;
+use protocol::tree::Manifest;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::bytes::Bytes;
+
+/// How many digests are remembered as verified for serving; 2 MiB of memory.
+const MAX_CHECKED: usize = 1 << 16;
+/// The largest note: a charter, a verdict and [`MAX_REPORTS`] reports with room for their envelopes.
+const MAX_NOTE_BYTES: usize = (MAX_REPORTS + 4) * (16 << 10);
+/// How precisely the time of last use is kept.
+const USE_PRECISION: Duration = Duration::from_secs(60);
+/// How every entry of a manifest begins in CBOR: a map of two, whose first key is `path`.
+const MANIFEST_START: &[u8] = b"\xa2\x64path";
+
+#[derive(Debug)]
+pub(in crate::artifact) struct Inner {
+    pub(super) shelf: Box<dyn Shelf>,
+    pub(in crate::artifact) index: Index,
+    pub(super) reading: Reading,
+    /// Digests verified since the store was opened, for serving.
+    checked: Mutex<BTreeSet<Digest>>,
+    /// Held while records of artifacts and builds change together.
+    records: Mutex<()>,
+}
+
+impl Inner {
+    pub(super) fn new(shelf: Box<dyn Shelf>, index: Index, reading: Reading) -> Self {
+        Self { shelf, index, reading, checked: Mutex::default(), records: Mutex::default() }
+    }
+
+    pub(in crate::artifact) fn records(&self) -> MutexGuard<'_, ()> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn checked(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn missing(&self, mut digests: Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
+        let mut failed = None;
+        digests.retain(|digest| match self.shelf.touch(digest) {
+            Ok(presence) => presence == Presence::Absent,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        });
+        failed.map_or(Ok(digests), |error| Err(error.into()))
+    }
+
+    /// The blob, compared with its digest.
+    pub(in crate::artifact) fn read(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let Some(bytes) = self.shelf.read(digest)? else { return Ok(None) };
+        if Digest::of(&bytes) == *digest {
+            return Ok(Some(bytes));
+        }
+        tracing::warn!(%digest, "a blob of the store is damaged; it is in quarantine now");
+        self.shelf.quarantine(digest)?;
+        self.checked().remove(digest);
+        self.mark_partial(digest)?;
+        Ok(None)
+    }
+
+    /// The blob, compared with its digest the first time. The receiver compares every time.
+    pub(super) fn read_to_serve(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        self.note_use(&ManifestId(*digest))?;
+        if self.checked().contains(digest) {
+            return Ok(self.shelf.read(digest)?);
+        }
+        let found = self.read(digest)?;
+        if found.is_some() {
+            let mut checked = self.checked();
+            if checked.len() >= MAX_CHECKED {
+                checked.clear();
+            }
+            checked.insert(*digest);
+        }
+        Ok(found)
+    }
+
+    fn note_use(&self, id: &ManifestId) -> Result<(), StoreError> {
+        let now = self.shelf.now();
+        let Some(record) = self.index.artifact(id)? else { return Ok(()) };
+        if now.since(record.last_used) < USE_PRECISION {
+            return Ok(());
+        }
+        let _records = self.records();
+        if let Some(record) = self.index.artifact(id)? {
+            self.index.put_artifact(id, &ArtifactRecord { last_used: now, ..record })?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::artifact) fn manifest(&self, id: ManifestId) -> Result<Option<Manifest>, StoreError> {
+        self.note_use(&id)?;
+        let Some(bytes) = self.read(&id.0)? else { return Ok(None) };
+        Manifest::decode(&bytes).map(Some).map_err(|error| StoreError::NotAManifest { id, error })
+    }
+
+    /// Which chunks of a manifest are not here, each once, in order.
+    fn missing_chunks(&self, manifest: &Manifest) -> Result<Vec<Digest>, StoreError> {
+        let mut seen = BTreeSet::new();
+        let chunks = manifest.files().flat_map(|(_, _, _, chunks)| chunks).copied();
+        self.missing(chunks.filter(|digest| seen.insert(*digest)).collect())
+    }
+
+    /// Writes the record of a manifest whose blob is here.
+    pub(super) fn record_artifact(&self, id: ManifestId, manifest: &Manifest) -> Result<Added, StoreError> {
+        let missing = self.missing_chunks(manifest)?;
+        let completeness = if missing.is_empty() { Completeness::Complete } else { Completeness::Partial };
+        let record = ArtifactRecord { completeness, size_bytes: manifest.total_bytes(), last_used: self.shelf.now() };
+        let _records = self.records();
+        self.index.put_artifact(&id, &record)?;
+        Ok(if missing.is_empty() { Added::Complete(id) } else { Added::Partial(id, missing) })
+    }
+
+    pub(super) fn has_artifact(&self, id: ManifestId) -> Result<bool, StoreError> {
+        let complete = self.index.artifact(&id)?.is_some_and(|record| record.completeness == Completeness::Complete);
+        Ok(complete && self.shelf.touch(&id.0)? == Presence::Here)
+    }
+
+    pub(super) fn keep_judged(&self, key: BuildKey, kept: Kept) -> Result<(), StoreError> {
+        let record = judged_record(&kept)?;
+        let _records = self.records();
+        self.shelf.put_note(Note::Judged, key.0.as_bytes(), &codec::encode(&kept))?;
+        self.index.put_judged(&key, &record)?;
+        Ok(())
+    }
+
+    pub(super) fn judged(&self, key: BuildKey) -> Result<Option<Kept>, StoreError> {
+        let Some(bytes) = self.shelf.note(Note::Judged, key.0.as_bytes())? else { return Ok(None) };
+        codec::decode(&bytes, MAX_NOTE_BYTES).map(Some).map_err(|error| StoreError::Kept { key, error })
+    }
+
+    pub(super) fn builds(&self) -> Result<Vec<KeptBuild>, StoreError> {
+        let pins = self.pins()?;
+        let mut builds = Vec::new();
+        for (build_key, record) in self.index.builds()? {
+            let artifact = self.index.artifact(&record.manifest)?;
+            builds.push(KeptBuild {
+                build_key,
+                manifest: record.manifest,
+                recipe: record.recipe,
+                size_bytes: record.size_bytes,
+                decided_at: record.decided_at,
+                last_used: artifact.as_ref().map_or(record.decided_at, |artifact| artifact.last_used),
+                completeness: artifact.map_or(Completeness::Partial, |artifact| artifact.completeness),
+                pinned: if pins.contains(&record.manifest.0) { Pinned::Yes } else { Pinned::No },
+            });
+        }
+        builds.sort_by_key(|build| (std::cmp::Reverse(build.decided_at), build.build_key));
+        Ok(builds)
+    }
+
+    /// Forgets a judged build.
+    pub(in crate::artifact) fn forget_judged(&self, key: &BuildKey) -> Result<(), StoreError> {
+        self.shelf.remove_note(Note::Judged, key.0.as_bytes())?;
+        Ok(self.index.remove_judged(key)?)
+    }
+
+    pub(super) fn pin(&self, digest: Digest) -> Result<(), StoreError> {
+        Ok(self.shelf.put_note(Note::Pin, digest.as_bytes(), &[])?)
+    }
+
+    pub(super) fn unpin(&self, digest: Digest) -> Result<(), StoreError> {
+        Ok(self.shelf.remove_note(Note::Pin, digest.as_bytes())?)
+    }
+
+    pub(in crate::artifact) fn pins(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        Ok(self.shelf.notes(Note::Pin)?.into_iter().map(Digest::from_bytes).collect())
+    }
+
+    pub(in crate::artifact) fn listed(&self) -> Result<Vec<Listed>, StoreError> {
+        Ok(self.shelf.list()?)
+    }
+
+    pub(in crate::artifact) fn now(&self) -> Timestamp {
+        self.shelf.now()
+    }
+
+    /// Deletes what batches left aside too long ago to be taken up again.
+    pub(in crate::artifact) fn sweep_aside(&self) -> Result<(), StoreError> {
+        Ok(self.shelf.sweep_aside(self.shelf.now() - ASIDE_FOR)?)
+    }
+
+    /// The chunks that a manifest names; none when it is not here.
+    pub(in crate::artifact) fn chunks_of(&self, id: ManifestId) -> Result<Vec<Digest>, StoreError> {
+        let Some(bytes) = self.read(&id.0)? else { return Ok(Vec::new()) };
+        let manifest = Manifest::decode(&bytes).map_err(|error| StoreError::NotAManifest { id, error })?;
+        Ok(manifest.files().flat_map(|(_, _, _, chunks)| chunks).copied().collect())
+    }
+
+    pub(super) fn digests(&self) -> Result<Vec<Digest>, StoreError> {
+        Ok(self.shelf.list()?.into_iter().map(|blob| blob.digest).collect())
+    }
+
+    /// Deletes a blob and says how many bytes that freed.
+    pub(in crate::artifact) fn remove_blob(&self, digest: &Digest) -> Result<u64, StoreError> {
+        self.checked().remove(digest);
+        Ok(self.shelf.remove(digest)?)
+    }
+
+    pub(super) fn scrub(&self, digests: &[Digest], mut scrub: Scrub) -> Result<Scrub, StoreError> {
+        for digest in digests {
+            let Some(bytes) = self.shelf.read(digest)? else { continue };
+            scrub.blobs += 1;
+            scrub.bytes += bytes.len() as u64;
+            if Digest::of(&bytes) != *digest {
+                drop(bytes);
+                self.read(digest)?;
+                scrub.damaged.push(*digest);
+            }
+        }
+        Ok(scrub)
+    }
+
+    /// Finds out anew which artifacts are complete.
+    pub(super) fn recount(&self, mut scrub: Scrub) -> Result<Scrub, StoreError> {
+        for (id, record) in self.index.artifacts()? {
+            let missing = match self.manifest(id) {
+                Ok(Some(manifest)) => self.missing_chunks(&manifest)?,
+                Ok(None) | Err(StoreError::NotAManifest { .. }) => vec![id.0],
+                Err(error) => return Err(error),
+            };
+            let completeness = if missing.is_empty() { Completeness::Complete } else { Completeness::Partial };
+            if completeness == Completeness::Partial {
+                scrub.partial.push(id);
+            }
+            if completeness != record.completeness {
+                let _records = self.records();
+                self.index.put_artifact(&id, &ArtifactRecord { completeness, ..record })?;
+            }
+        }
+        let builds = self.index.builds()?;
+        scrub.lost =
+            builds.into_iter().filter(|(_, build)| scrub.partial.contains(&build.manifest)).map(|row| row.0).collect();
+        Ok(scrub)
+    }
+
+    /// Marks as partial every artifact that needs this blob.
+    fn mark_partial(&self, damaged: &Digest) -> Result<(), StoreError> {
+        for (id, record) in self.index.artifacts()? {
+            if record.completeness == Completeness::Partial {
+                continue;
+            }
+            // Read without verifying: a manifest damaged as well does not decode, or names itself when it is next read.
+            let needs_it = id.0 == *damaged
+                || self
+                    .shelf
+                    .read(&id.0)?
+                    .and_then(|bytes| Manifest::decode(&bytes).ok())
+                    .is_none_or(|manifest| manifest.files().any(|(_, _, _, chunks)| chunks.contains(damaged)));
+            if needs_it {
+                let _records = self.records();
+                self.index.put_artifact(&id, &ArtifactRecord { completeness: Completeness::Partial, ..record })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the index from blobs and notes.
+    pub(super) fn rebuild(&self) -> Result<(), StoreError> {
+        self.index.clear()?;
+        for blob in self.shelf.list()? {
+            let Some(bytes) = self.shelf.read(&blob.digest)? else { continue };
+            if bytes.starts_with(MANIFEST_START)
+                && Digest::of(&bytes) == blob.digest
+                && let Ok(manifest) = Manifest::decode(&bytes)
+            {
+                self.record_artifact(ManifestId(blob.digest), &manifest)?;
+            }
+        }
+        for key in self.shelf.notes(Note::Judged)? {
+            let key = BuildKey(Digest::from_bytes(key));
+            match self.judged(key) {
+                Ok(Some(kept)) => self.index.put_judged(&key, &judged_record(&kept)?)?,
+                Ok(None) => {}
+                Err(StoreError::Kept { error, .. }) => {
+                    tracing::warn!(?key, %error, "a torn note about a judged build is dropped; its holders still have it");
+                    self.shelf.remove_note(Note::Judged, key.0.as_bytes())?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.index.set_whole()?)
+    }
+}
+
+/// What the index says about a kept build. Signatures were checked by whoever kept it.
+fn judged_record(kept: &Kept) -> Result<JudgedRecord, StoreError> {
+    let verdict: Verdict = kept.judged.verdict.payload_unchecked()?;
+    let mut size_bytes = 0;
+    let mut logs = Vec::new();
+    for signed in &kept.judged.reports {
+        let report: Report = signed.payload_unchecked()?;
+        if let Outcome::Built { manifest, size_bytes: bytes, .. } = report.outcome
+            && manifest == verdict.manifest
+        {
+            size_bytes = bytes;
+        }
+        logs.extend(report.log);
+    }
+    Ok(JudgedRecord {
+        manifest: verdict.manifest,
+        recipe: kept.recipe.clone(),
+        size_bytes,
+        decided_at: verdict.decided_at,
+        logs,
+    })
+}

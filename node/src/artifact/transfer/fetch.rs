@@ -1,0 +1,351 @@
+//! One artifact from many providers.
+//!
+//! Everything happens in the caller's task: dropping the future ends every stream. The plan and the meters are shared by the
+//! providers of one fetch under locks that are never held across a wait.
+
+use super::blob::failed;
+use super::frame::Ask;
+use super::plan::{Load, PieceNr, Plan, Want};
+use super::provider::{Answer, Answers, Due, Providers, Stream, ask_for, read_answer, write_asks};
+use super::sink::{Finish, Opened, Sink, SinkError, wants};
+use super::{Fault, MAX_ACTIVE, PATIENCE, Progress, Sources, TransferError};
+use crate::network::Network;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use protocol::digest::Digest;
+use protocol::id::PeerKey;
+use protocol::tree::Manifest;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio_util::bytes::Bytes;
+
+/// How many requests one provider owes at a time.
+const WINDOW: usize = 3;
+/// How often the speed of providers is compared.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
+/// A provider this many times slower than the best is left.
+const FAR_SLOWER: u64 = 16;
+/// The first wait before a provider that failed is tried again; each further one is twice as long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How often a fetch starts over because chunks that were here were evicted meanwhile.
+const ROUNDS: usize = 3;
+
+/// Fetches what `sink` lacks of the artifact from any of `providers`, and makes the whole appear there at the end.
+///
+/// While the channel of `providers` is open the fetch waits for more of them when it has none, at most [`PATIENCE`].
+/// `progress` is told after every piece.
+///
+/// # Errors
+///
+/// [`TransferError`]. What was fetched stays with the sink, and the next fetch goes on from there.
+pub async fn fetch_artifact(
+    network: &Network,
+    manifest: &Manifest,
+    providers: impl Into<Providers>,
+    sink: Sink,
+    progress: watch::Sender<Progress>,
+) -> Result<Sources, TransferError> {
+    let mut providers = providers.into();
+    let mut sources = Sources::default();
+    let all = wants(manifest)?;
+    for round in 0..ROUNDS {
+        let (opened, missing) = Opened::open(&sink, manifest, all.clone()).await?;
+        let total_bytes: u64 = all.iter().map(|want| u64::from(want.len)).sum();
+        let plan = Plan::new(missing);
+        let reused_bytes = total_bytes - plan.remaining_bytes();
+        if round == 0 {
+            sources.reused_bytes = reused_bytes;
+        }
+        progress.send_replace(Progress { total_bytes, done_bytes: reused_bytes, reused_bytes, providers: 0 });
+        let fetch = Fetch {
+            network,
+            sink: &opened,
+            plan: Mutex::new(plan),
+            served: Mutex::new(std::mem::take(&mut sources.served)),
+            changed: Notify::new(),
+            progress: &progress,
+        };
+        let fetched = fetch.run(&mut providers, &mut sources.liars).await;
+        sources.served = fetch.served.into_inner().unwrap_or_else(PoisonError::into_inner);
+        fetched?;
+        if opened.finish(manifest).await? == Finish::Complete {
+            return Ok(sources);
+        }
+        providers.rewind(None);
+    }
+    Err(TransferError::Evicted)
+}
+
+/// What the providers of one fetch share.
+struct Fetch<'a> {
+    network: &'a Network,
+    sink: &'a Opened,
+    plan: Mutex<Plan>,
+    served: Mutex<BTreeMap<PeerKey, u64>>,
+    /// Woken when pieces are done or wait again.
+    changed: Notify,
+    progress: &'a watch::Sender<Progress>,
+}
+
+/// Why a provider stopped.
+enum Stop {
+    Fault(Fault),
+    Sink(SinkError),
+}
+
+impl<F: Into<Fault>> From<F> for Stop {
+    fn from(fault: F) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+/// A piece on its way: what was asked.
+struct Asked {
+    nr: PieceNr,
+    wants: Vec<Want>,
+}
+
+/// A piece that came: what of it did, and what did not.
+struct Came {
+    nr: PieceNr,
+    chunks: Vec<(Digest, Bytes)>,
+    fault: Option<Fault>,
+}
+
+/// A provider at work, as the fetch sees it.
+struct Active {
+    /// Dropped to make it leave.
+    _stay: oneshot::Sender<()>,
+    since: Instant,
+    /// What it had served when speeds were last compared.
+    before: u64,
+}
+
+type Running<'a> = FuturesUnordered<BoxFuture<'a, (PeerKey, Result<(), Stop>)>>;
+
+impl Fetch<'_> {
+    async fn run(&self, providers: &mut Providers, liars: &mut Vec<PeerKey>) -> Result<(), TransferError> {
+        let mut running: Running<'_> = FuturesUnordered::new();
+        let mut active: BTreeMap<PeerKey, Active> = BTreeMap::new();
+        let mut failures: BTreeMap<PeerKey, (u32, u64)> = BTreeMap::new();
+        let mut faults: BTreeMap<PeerKey, Fault> = BTreeMap::new();
+        let mut more = true;
+        let mut alone_since = Instant::now();
+        let mut compare = interval_at(Instant::now() + COMPARE_EVERY, COMPARE_EVERY);
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let changed = self.changed.notified();
+            if self.plan().is_done() {
+                return Ok(());
+            }
+            let idle = running.is_empty();
+            if idle && !more {
+                return Err(failed(faults));
+            }
+            tokio::select! {
+                biased;
+                Some((peer, stopped)) = running.next(), if !idle => {
+                    active.remove(&peer);
+                    self.plan().left(peer);
+                    self.changed.notify_waiters();
+                    let Err(stop) = stopped else { continue };
+                    let fault = match stop {
+                        Stop::Fault(fault) => fault,
+                        Stop::Sink(error) => return Err(error.into()),
+                    };
+                    tracing::debug!(?peer, %fault, "a provider is left");
+                    let lie = fault.is_lie();
+                    if let Some(after) = self.retry_after(peer, &fault, &mut failures) {
+                        self.start(peer, after, &running, &mut active);
+                    } else if lie {
+                        providers.ban(peer);
+                        liars.push(peer);
+                    }
+                    faults.insert(peer, fault);
+                }
+                peer = providers.next(), if more && running.len() < MAX_ACTIVE => match peer {
+                    Some(peer) if active.contains_key(&peer) => {}
+                    Some(peer) => self.start(peer, Duration::ZERO, &running, &mut active),
+                    None => more = false,
+                },
+                _ = compare.tick() => self.leave_the_slow(providers, &mut active),
+                () = changed => {}
+                () = sleep_until(alone_since + PATIENCE), if idle => more = false,
+            }
+            if !running.is_empty() {
+                alone_since = Instant::now();
+            }
+            self.progress
+                .send_if_modified(|progress| std::mem::replace(&mut progress.providers, active.len()) != active.len());
+        }
+    }
+
+    fn start<'a>(
+        &'a self,
+        peer: PeerKey,
+        after: Duration,
+        running: &Running<'a>,
+        active: &mut BTreeMap<PeerKey, Active>,
+    ) {
+        let (stay, leave) = oneshot::channel();
+        active.insert(peer, Active { _stay: stay, since: Instant::now(), before: self.served_by(peer) });
+        running.push(Box::pin(async move {
+            sleep(after).await;
+            tokio::select! {
+                biased;
+                _ = leave => (peer, Err(Stop::Fault(Fault::Slow))),
+                done = self.work(peer) => (peer, done),
+            }
+        }));
+    }
+
+    /// How long to wait before the provider is tried again; `None` to give it up. Having served anything since the last
+    /// failure clears its record.
+    fn retry_after(
+        &self,
+        peer: PeerKey,
+        fault: &Fault,
+        failures: &mut BTreeMap<PeerKey, (u32, u64)>,
+    ) -> Option<Duration> {
+        let served = self.served_by(peer);
+        let (count, served_before) = failures.entry(peer).or_insert((0, served));
+        if served > *served_before {
+            *count = 0;
+        }
+        *served_before = served;
+        *count += 1;
+        (*count <= fault.retries()).then(|| RETRY_AFTER * 2u32.saturating_pow(*count - 1))
+    }
+
+    /// Leaves providers that are far slower than the best of those at work since the last comparison. A lone one stays.
+    fn leave_the_slow(&self, providers: &mut Providers, active: &mut BTreeMap<PeerKey, Active>) {
+        let now = Instant::now();
+        let mut speeds = Vec::new();
+        for (peer, active) in active.iter_mut() {
+            let served = self.served_by(*peer);
+            let bytes = served - active.before;
+            active.before = served;
+            if now.duration_since(active.since) >= COMPARE_EVERY {
+                speeds.push((*peer, bytes));
+            }
+        }
+        let best = speeds.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+        let crowded = active.len() >= MAX_ACTIVE && providers.is_waiting();
+        for (peer, bytes) in speeds {
+            // With nothing waiting, whoever is idle doubles what the slow owe: leaving them gains nothing.
+            if bytes.saturating_mul(FAR_SLOWER) < best && (crowded || self.plan().has_waiting()) {
+                active.remove(&peer);
+            }
+        }
+    }
+
+    /// One provider from its first request to the end of the plan, or of its usefulness.
+    async fn work(&self, peer: PeerKey) -> Result<(), Stop> {
+        let stream = Stream::open(self.network, peer).await?;
+        let (asks, to_write) = mpsc::channel(WINDOW);
+        let writing = write_asks(stream.asks, to_write);
+        let reading = self.read_pieces(peer, stream.answers, asks);
+        tokio::pin!(writing, reading);
+        tokio::select! {
+            biased;
+            done = &mut reading => done,
+            // A stream that takes no more requests may still hold answers, or the word why it ended.
+            _ = &mut writing => reading.await,
+        }
+    }
+
+    async fn read_pieces(&self, peer: PeerKey, mut answers: Answers, asks: mpsc::Sender<Ask>) -> Result<(), Stop> {
+        let mut asked: VecDeque<Asked> = VecDeque::new();
+        let mut came: Option<Came> = None;
+        loop {
+            let changed = self.changed.notified();
+            while asked.len() < WINDOW {
+                let load = if asked.is_empty() && came.is_none() { Load::Idle } else { Load::Busy };
+                let Some((nr, wants)) = self.plan().take(peer, load) else { break };
+                if asks.send(ask_for(&wants)).await.is_err() {
+                    return Err(Fault::Broken("it takes no more requests".to_owned()).into());
+                }
+                asked.push_back(Asked { nr, wants });
+            }
+            // One piece is verified and written while the next is read.
+            came = match (asked.pop_front(), came.take()) {
+                (Some(next), Some(came)) => {
+                    let reading = async { Ok(read_piece(&mut answers, next).await) };
+                    Some(tokio::try_join!(reading, self.keep(peer, came))?.0)
+                }
+                (Some(next), None) => Some(read_piece(&mut answers, next).await),
+                (None, Some(came)) => {
+                    self.keep(peer, came).await?;
+                    None
+                }
+                (None, None) if self.plan().is_done() => return Ok(()),
+                (None, None) if !self.plan().is_open_to(peer) => return Err(Fault::Absent.into()),
+                (None, None) => {
+                    changed.await;
+                    None
+                }
+            };
+        }
+    }
+
+    /// Verifies and writes what came of a piece, and counts it. Whoever sent anything that does not fit has lied.
+    async fn keep(&self, peer: PeerKey, came: Came) -> Result<(), Stop> {
+        let Came { nr, chunks, fault } = came;
+        let sent: Vec<Digest> = chunks.iter().map(|(digest, _)| *digest).collect();
+        let fitting =
+            if chunks.is_empty() { Vec::new() } else { self.sink.accept(chunks).await.map_err(Stop::Sink)? };
+        let bytes = {
+            let mut plan = self.plan();
+            let bytes = plan.arrived(nr, &fitting);
+            if fault == Some(Fault::Absent) {
+                plan.lacks(peer, nr);
+            }
+            plan.answered(peer, nr);
+            bytes
+        };
+        if bytes > 0 {
+            *self.served().entry(peer).or_default() += bytes;
+            self.progress.send_modify(|progress| progress.done_bytes += bytes);
+        }
+        self.changed.notify_waiters();
+        if let Some(lie) = sent.iter().find(|digest| !fitting.contains(digest)) {
+            return Err(Fault::Lied(*lie).into());
+        }
+        match fault {
+            Some(Fault::Absent) | None => Ok(()),
+            Some(fault) => Err(fault.into()),
+        }
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn served(&self) -> MutexGuard<'_, BTreeMap<PeerKey, u64>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn served_by(&self, peer: PeerKey) -> u64 {
+        self.served().get(&peer).copied().unwrap_or(0)
+    }
+}
+
+/// Reads the answers to one request. A fault ends it, and what came before still counts; an absent chunk does not.
+async fn read_piece(answers: &mut Answers, asked: Asked) -> Came {
+    let mut came = Came { nr: asked.nr, chunks: Vec::with_capacity(asked.wants.len()), fault: None };
+    for (at, want) in asked.wants.iter().enumerate() {
+        let at = u16::try_from(at).unwrap_or(u16::MAX);
+        match read_answer(answers, at, Due::Exactly(want.len)).await {
+            Ok(Answer::Bytes(bytes)) => came.chunks.push((want.digest, bytes)),
+            Ok(Answer::Absent) => came.fault = Some(Fault::Absent),
+            Err(fault) => {
+                came.fault = Some(fault);
+                break;
+            }
+        }
+    }
+    came
+}

@@ -1,0 +1,251 @@
+//! Serving blobs to peers.
+//!
+//! A stream is served by a task of its own. Reads take turns: a queue that is first come, first served admits a few at a time,
+//! each for a stretch of at most a chunk and a bit, so that a peer with four streams gets four times as many turns as a peer
+//! with one and no more. The last half of the streams is kept for peers that have fewer than two.
+
+use super::frame::{Ask, Head, Reply};
+use crate::artifact::{Checking, ChunkSource, Reading};
+use crate::network::IncomingBulk;
+use protocol::digest::Digest;
+use protocol::id::PeerKey;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _, BufWriter};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Streams served at a time.
+pub const MAX_STREAMS: usize = 32;
+/// Streams of one peer served at a time.
+pub const MAX_STREAMS_OF_PEER: usize = 4;
+/// Reads going on at a time.
+const MAX_READS: usize = 4;
+/// Blobs of more than [`STRETCH_BYTES`] held in memory at a time.
+const MAX_LARGE: usize = 4;
+/// A stretch of answers is read at once until it has this many bytes.
+const STRETCH_BYTES: usize = 256 << 10;
+/// The most answers in one stretch.
+const STRETCH_DIGESTS: usize = 64;
+/// How long a stream may lie idle between requests.
+const IDLE: Duration = Duration::from_secs(120);
+/// How long a peer may take nothing of what it asked for.
+const UNREAD: Duration = Duration::from_secs(30);
+/// The slowest a peer may take it, in bytes a second.
+const MIN_RATE: u64 = 8 << 10;
+/// Small answers are gathered into writes of this size.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// Whether a peer may have a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may.
+    Granted,
+    /// It may not, and is not told whether the blob is here.
+    Denied,
+}
+
+/// Who may have what; asked for every blob, before it is looked for.
+pub type PermissionTo = Arc<dyn Fn(PeerKey, &Digest) -> Permission + Send + Sync>;
+
+/// Serves every stream that peers open, until the channel closes; then all of them end.
+pub async fn serve(mut bulk: mpsc::Receiver<IncomingBulk>, source: Arc<dyn ChunkSource>, permission: PermissionTo) {
+    let desk =
+        Arc::new(Desk { source, permission, reads: Semaphore::new(MAX_READS), large: Semaphore::new(MAX_LARGE) });
+    let mut streams: JoinSet<PeerKey> = JoinSet::new();
+    let mut open: BTreeMap<PeerKey, usize> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
+                Ok(peer) => {
+                    if let Some(count) = open.get_mut(&peer) {
+                        *count -= 1;
+                    }
+                    open.retain(|_, count| *count > 0);
+                }
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_cancelled) => return,
+                },
+            },
+            incoming = bulk.recv() => {
+                let Some(IncomingBulk { caller, stream }) = incoming else { return };
+                let peer = caller.peer;
+                let count = open.entry(peer).or_default();
+                let admitted = admits(*count, streams.len());
+                // A refusal counts as a stream for as long as it takes, so that refusals are bounded as well.
+                if !admitted && streams.len() >= 2 * MAX_STREAMS {
+                    continue;
+                }
+                *count += 1;
+                let desk = desk.clone();
+                streams.spawn(async move {
+                    let ended = if admitted { desk.serve(peer, stream).await } else { turn_away(stream).await };
+                    if let Err(error) = ended {
+                        tracing::debug!(?peer, %error, "a bulk stream ended");
+                    }
+                    peer
+                });
+            }
+        }
+    }
+}
+
+/// Whether one more stream of a peer is served that has `of_peer` among `all`.
+const fn admits(of_peer: usize, all: usize) -> bool {
+    all < MAX_STREAMS && of_peer < if all < MAX_STREAMS / 2 { MAX_STREAMS_OF_PEER } else { 2 }
+}
+
+/// Answers the first request with a word that says why there is no other.
+async fn turn_away(mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let busy = Head { at: 0, reply: Reply::Busy }.encode();
+    timeout(UNREAD, async {
+        stream.write_all(&busy).await?;
+        stream.shutdown().await
+    })
+    .await?
+}
+
+/// What every stream is served from.
+struct Desk {
+    source: Arc<dyn ChunkSource>,
+    permission: PermissionTo,
+    reads: Semaphore,
+    large: Semaphore,
+}
+
+/// Answers read at once, and the permit to hold them in memory if they are large.
+struct Stretch<'a> {
+    answers: Vec<Found>,
+    _large: Option<SemaphorePermit<'a>>,
+}
+
+/// What the source has under one digest.
+#[derive(Debug)]
+enum Found {
+    Bytes(Vec<u8>),
+    Absent,
+    Refused,
+}
+
+impl Desk {
+    async fn serve(&self, peer: PeerKey, stream: crate::network::BulkStream) -> io::Result<()> {
+        let (mut asks, answers) = tokio::io::split(stream);
+        let mut answers = BufWriter::with_capacity(WRITE_BYTES, answers);
+        while let Some(ask) = timeout(IDLE, Ask::read(&mut asks)).await?? {
+            let mut at = 0;
+            let mut stretch = self.read(peer, &ask, at).await?;
+            loop {
+                let next = at + stretch.answers.len();
+                if next >= ask.digests().len() {
+                    write(&mut answers, at, &stretch).await?;
+                    break;
+                }
+                // The next stretch is read while this one is written.
+                let (written, read) = tokio::join!(write(&mut answers, at, &stretch), self.read(peer, &ask, next));
+                written?;
+                stretch = read?;
+                at = next;
+            }
+            timeout(UNREAD, answers.flush()).await??;
+        }
+        Ok(())
+    }
+
+    /// Reads the next stretch of answers to `ask` from position `from`: at least one.
+    async fn read(&self, peer: PeerKey, ask: &Ask, from: usize) -> io::Result<Stretch<'_>> {
+        let large = match ask {
+            Ask::Chunks(_) => None,
+            Ask::Blob(_) => Some(self.large.acquire().await.map_err(io::Error::other)?),
+        };
+        let wanted: Vec<(Digest, Permission)> = ask.digests()[from..]
+            .iter()
+            .take(STRETCH_DIGESTS)
+            .map(|digest| (*digest, (self.permission)(peer, digest)))
+            .collect();
+        let max_bytes = ask.max_answer_bytes();
+        let _turn = self.reads.acquire().await.map_err(io::Error::other)?;
+        let answers = match self.source.reading() {
+            Reading::Immediate => read_stretch(self.source.as_ref(), &wanted, max_bytes)?,
+            Reading::Blocks => {
+                let source = self.source.clone();
+                let reading = tokio::task::spawn_blocking(move || read_stretch(source.as_ref(), &wanted, max_bytes));
+                reading.await.map_err(io::Error::other)??
+            }
+        };
+        let bytes: usize = answers.iter().map(Found::len).sum();
+        Ok(Stretch { answers, _large: large.filter(|_| bytes > STRETCH_BYTES) })
+    }
+}
+
+impl Found {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Absent | Self::Refused => 0,
+        }
+    }
+}
+
+fn read_stretch(source: &dyn ChunkSource, wanted: &[(Digest, Permission)], max_bytes: u64) -> io::Result<Vec<Found>> {
+    let mut answers = Vec::new();
+    let mut bytes = 0;
+    for (digest, permission) in wanted {
+        let found = match permission {
+            Permission::Denied => Found::Refused,
+            Permission::Granted => match source.read(digest)? {
+                Some(blob) if blob.len() as u64 > max_bytes => Found::Absent,
+                Some(blob) if source.checking() == Checking::LeftToReader && Digest::of(&blob) != *digest => {
+                    tracing::warn!(%digest, "what lies under a digest does not fit it and is not served");
+                    Found::Absent
+                }
+                Some(blob) => Found::Bytes(blob),
+                None => Found::Absent,
+            },
+        };
+        bytes += found.len();
+        answers.push(found);
+        if bytes >= STRETCH_BYTES {
+            break;
+        }
+    }
+    Ok(answers)
+}
+
+/// Writes a stretch whose first answer is number `at` of its request.
+async fn write(stream: &mut (impl AsyncWrite + Unpin), at: usize, stretch: &Stretch<'_>) -> io::Result<()> {
+    let bytes: usize = stretch.answers.iter().map(Found::len).sum();
+    let within = UNREAD + Duration::from_secs(bytes as u64 / MIN_RATE);
+    timeout(within, async {
+        for (nr, found) in stretch.answers.iter().enumerate() {
+            let at = u16::try_from(at + nr).map_err(io::Error::other)?;
+            let reply = match found {
+                Found::Bytes(bytes) => Reply::Bytes(u32::try_from(bytes.len()).map_err(io::Error::other)?),
+                Found::Absent => Reply::Absent,
+                Found::Refused => Reply::Refused,
+            };
+            stream.write_all(&Head { at, reply }.encode()).await?;
+            if let Found::Bytes(bytes) = found {
+                stream.write_all(bytes).await?;
+            }
+        }
+        Ok(())
+    })
+    .await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::admits;
+
+    #[test]
+    fn the_last_half_of_the_streams_is_for_those_with_few() {
+        assert!(admits(3, 15) && !admits(4, 15));
+        assert!(admits(1, 16) && !admits(2, 16));
+        assert!(admits(0, 31) && !admits(0, 32));
+    }
+}
