@@ -53,11 +53,7 @@ impl BuildLog {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
-        Self(Arc::new(Shared {
-            kept: Mutex::default(),
-            half,
-            extent: watch::Sender::new(Extent::default()),
-        }))
+        Self(Arc::new(Shared { kept: Mutex::default(), half, extent: watch::Sender::new(Extent::default()) }))
     }
 
     /// Adds bytes at the end.
@@ -96,42 +92,21 @@ impl BuildLog {
         let head_end = kept.head.len() as u64;
         let tail_start = kept.written - kept.tail.len() as u64;
         let (offset, bytes): (u64, Vec<u8>) = if offset < head_end {
-            let bytes = kept
-                .head
-                .iter()
-                .skip(to_index(offset))
-                .take(CHUNK_BYTES)
-                .copied()
-                .collect();
+            let bytes = kept.head.iter().skip(to_index(offset)).take(CHUNK_BYTES).copied().collect();
             (offset, bytes)
         } else {
             let offset = offset.clamp(tail_start, kept.written);
-            (
-                offset,
-                kept.tail
-                    .iter()
-                    .skip(to_index(offset - tail_start))
-                    .take(CHUNK_BYTES)
-                    .copied()
-                    .collect(),
-            )
+            (offset, kept.tail.iter().skip(to_index(offset - tail_start)).take(CHUNK_BYTES).copied().collect())
         };
         let next = offset + bytes.len() as u64;
-        LogChunk {
-            offset,
-            bytes,
-            next,
-            finished: finished && next == kept.written,
-        }
+        LogChunk { offset, bytes, next, finished: finished && next == kept.written }
     }
 
     /// Waits until there is something at `offset`, or the log has ended.
     pub async fn grown_past(&self, offset: u64) {
         let mut extent = self.0.extent.subscribe();
         // The sender lives as long as `self`, so waiting ends only by the condition.
-        let _ = extent
-            .wait_for(|extent| extent.written > offset || extent.finished)
-            .await;
+        let _ = extent.wait_for(|extent| extent.written > offset || extent.finished).await;
     }
 
     /// Everything that was kept, with one line in place of what was dropped.
@@ -173,30 +148,13 @@ mod tests {
         log.append(b"0123");
         log.append(b"456789");
         log.append(b"abcdef");
-        assert_eq!(
-            log.to_bytes(),
-            "0123\n[… 8 bytes left out …]\ncdef".as_bytes()
-        );
+        assert_eq!(log.to_bytes(), "0123\n[… 8 bytes left out …]\ncdef".as_bytes());
         assert_eq!(log.written(), 16);
         let chunk = log.read(6);
-        assert_eq!(
-            (chunk.offset, chunk.bytes.as_slice(), chunk.finished),
-            (12, b"cdef".as_slice(), false)
-        );
+        assert_eq!((chunk.offset, chunk.bytes.as_slice(), chunk.finished), (12, b"cdef".as_slice(), false));
         log.finish();
-        assert_eq!(
-            log.read(16),
-            LogChunk {
-                offset: 16,
-                bytes: Vec::new(),
-                next: 16,
-                finished: true
-            }
-        );
-        assert!(
-            log.read(900).finished,
-            "an offset beyond the end is the end"
-        );
+        assert_eq!(log.read(16), LogChunk { offset: 16, bytes: Vec::new(), next: 16, finished: true });
+        assert!(log.read(900).finished, "an offset beyond the end is the end");
     }
 
     #[tokio::test]

@@ -29,12 +29,7 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 enum Folders {
-    V1 {
-        memory: PathBuf,
-        pids: PathBuf,
-        cpu: Option<PathBuf>,
-        cpuacct: Option<PathBuf>,
-    },
+    V1 { memory: PathBuf, pids: PathBuf, cpu: Option<PathBuf>, cpuacct: Option<PathBuf> },
     V2(PathBuf),
 }
 
@@ -51,19 +46,10 @@ pub(super) struct Counters {
 
 impl Group {
     /// Makes the group and writes its limits.
-    pub(super) fn create(
-        hierarchy: &Hierarchy,
-        name: &str,
-        limits: &Limits,
-    ) -> Result<Self, Absent> {
+    pub(super) fn create(hierarchy: &Hierarchy, name: &str, limits: &Limits) -> Result<Self, Absent> {
         let place = |base: &PathBuf| base.join(format!("{PREFIX}{}-{name}", std::process::id()));
         let folders = match hierarchy {
-            Hierarchy::V1 {
-                memory,
-                pids,
-                cpu,
-                cpuacct,
-            } => Folders::V1 {
+            Hierarchy::V1 { memory, pids, cpu, cpuacct } => Folders::V1 {
                 memory: place(memory),
                 pids: place(pids),
                 cpu: cpu.as_ref().map(place),
@@ -86,17 +72,10 @@ impl Group {
     /// The folders of this group, so that what a crash leaves behind can be found again.
     pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
         let (first, rest) = match &self.folders {
-            Folders::V1 {
-                memory,
-                pids,
-                cpu,
-                cpuacct,
-            } => (memory, [Some(pids), cpu.as_ref(), cpuacct.as_ref()]),
+            Folders::V1 { memory, pids, cpu, cpuacct } => (memory, [Some(pids), cpu.as_ref(), cpuacct.as_ref()]),
             Folders::V2(folder) => (folder, [None; 3]),
         };
-        std::iter::once(first)
-            .chain(rest.into_iter().flatten())
-            .map(PathBuf::as_path)
+        std::iter::once(first).chain(rest.into_iter().flatten()).map(PathBuf::as_path)
     }
 
     fn limit(&self, limits: &Limits) -> Result<(), Absent> {
@@ -105,19 +84,13 @@ impl Group {
             fs::write(&path, value).map_err(|error| Absent::failed(&path, &error))
         };
         let write_if_offered = |folder: &Path, file: &str, value: String| {
-            if folder.join(file).exists() {
-                write(folder, file, value)
-            } else {
-                Ok(())
-            }
+            if folder.join(file).exists() { write(folder, file, value) } else { Ok(()) }
         };
         let memory_bytes = limits.memory_bytes.to_string();
         let processes = (u64::from(limits.processes) + OWN_PROCESSES).to_string();
         let quota_us = u64::from(limits.cores) * CPU_PERIOD_US;
         match &self.folders {
-            Folders::V1 {
-                memory, pids, cpu, ..
-            } => {
+            Folders::V1 { memory, pids, cpu, .. } => {
                 write(memory, "memory.limit_in_bytes", memory_bytes.clone())?;
                 write_if_offered(memory, "memory.memsw.limit_in_bytes", memory_bytes)?;
                 write(pids, "pids.max", processes)?;
@@ -144,11 +117,7 @@ impl Group {
             Folders::V2(_) => "cgroup.procs",
         };
         let open = |folder: &Path| {
-            let entrance = rustix::fs::open(
-                folder.join(file),
-                OFlags::WRONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
+            let entrance = rustix::fs::open(folder.join(file), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
             Ok(entrance)
         };
         self.folders().map(open).collect()
@@ -167,21 +136,12 @@ impl Group {
     }
 
     pub(super) fn counters(&self) -> Counters {
-        let read =
-            |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
         match &self.folders {
-            Folders::V1 {
-                memory,
-                pids,
-                cpuacct,
-                ..
-            } => Counters {
+            Folders::V1 { memory, pids, cpuacct, .. } => Counters {
                 oom_kills: field(&read(memory, "memory.oom_control"), "oom_kill"),
                 refused_forks: field(&read(pids, "pids.events"), "max"),
-                peak_memory_bytes: read(memory, "memory.max_usage_in_bytes")
-                    .trim()
-                    .parse()
-                    .ok(),
+                peak_memory_bytes: read(memory, "memory.max_usage_in_bytes").trim().parse().ok(),
                 cpu: cpuacct
                     .as_ref()
                     .and_then(|it| read(it, "cpuacct.usage").trim().parse().ok())
@@ -191,10 +151,7 @@ impl Group {
                 oom_kills: field(&read(folder, "memory.events"), "oom_kill"),
                 refused_forks: field(&read(folder, "pids.events"), "max"),
                 peak_memory_bytes: read(folder, "memory.peak").trim().parse().ok(),
-                cpu: Some(Duration::from_micros(field(
-                    &read(folder, "cpu.stat"),
-                    "usage_usec",
-                ))),
+                cpu: Some(Duration::from_micros(field(&read(folder, "cpu.stat"), "usage_usec"))),
             },
         }
     }
@@ -215,9 +172,7 @@ impl Group {
     pub(super) fn remove(self) -> Result<(), Absent> {
         let deadline = Instant::now() + REMOVAL_TIME;
         let folders: Vec<PathBuf> = self.folders().map(Path::to_owned).collect();
-        folders
-            .iter()
-            .try_for_each(|folder| remove_folder(folder, deadline))
+        folders.iter().try_for_each(|folder| remove_folder(folder, deadline))
     }
 }
 
@@ -232,10 +187,7 @@ impl Drop for Group {
 
 /// Kills and removes the group at `folder` that an earlier run left behind. Refuses any folder that we cannot have made.
 pub(super) fn sweep(folder: &Path) -> Result<(), Absent> {
-    let ours = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.starts_with(PREFIX));
+    let ours = folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
     if !ours || !folder.join("cgroup.procs").exists() {
         return Ok(());
     }
@@ -248,9 +200,7 @@ fn remove_folder(folder: &Path, deadline: Instant) -> Result<(), Absent> {
         match fs::remove_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             // A dead process stays a member until its parent has looked at it.
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             removed => return removed.map_err(|error| Absent::failed(folder, &error)),
@@ -279,21 +229,12 @@ fn kill_members(folder: &Path, deadline: Instant) {
 
 fn members(folder: &Path) -> Vec<Pid> {
     let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    listed
-        .lines()
-        .filter_map(|line| line.parse().ok().and_then(Pid::from_raw))
-        .collect()
+    listed.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect()
 }
 
 /// The number after `name` in lines of `name number`; 0 when it is not there.
 fn field(text: &str, name: &str) -> u64 {
-    let value = |line: &str| {
-        line.strip_prefix(name)?
-            .strip_prefix(' ')?
-            .trim()
-            .parse()
-            .ok()
-    };
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(value).unwrap_or(0)
 }
 

@@ -40,10 +40,7 @@ const V2_MOUNTS: &str = "30 24 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2
 const ALL: &str = "cpuset cpu io memory pids\n";
 
 fn v1_machine() -> Machine {
-    let machine = Machine::new(
-        V1_MOUNTS,
-        "9:pids:/box/us\n8:memory:/us\n7:cpu,cpuacct:/elsewhere\n0::/\n",
-    );
+    let machine = Machine::new(V1_MOUNTS, "9:pids:/box/us\n8:memory:/us\n7:cpu,cpuacct:/elsewhere\n0::/\n");
     for folder in ["memory/us", "pids/us", "cpu,cpuacct"] {
         machine.file(&format!("sys/fs/cgroup/{folder}/cgroup.procs"), "");
     }
@@ -76,32 +73,14 @@ fn a_version_1_group_gets_its_limits_and_gives_its_counters() {
         cores: 2,
     };
     let group = Group::create(&hierarchy, "a1", &limits).unwrap();
-    let folder = |controller: &str| {
-        machine.path(&format!(
-            "sys/fs/cgroup/{controller}/barnraise-{}-a1",
-            std::process::id()
-        ))
-    };
-    let text =
-        |controller: &str, file: &str| fs::read_to_string(folder(controller).join(file)).unwrap();
+    let folder =
+        |controller: &str| machine.path(&format!("sys/fs/cgroup/{controller}/barnraise-{}-a1", std::process::id()));
+    let text = |controller: &str, file: &str| fs::read_to_string(folder(controller).join(file)).unwrap();
     assert_eq!(text("memory/us", "memory.limit_in_bytes"), "1073741824");
     assert_eq!(text("pids/us", "pids.max"), "103");
-    assert!(
-        !folder("memory/us")
-            .join("memory.memsw.limit_in_bytes")
-            .exists(),
-        "not offered here"
-    );
-    fs::write(
-        folder("memory/us").join("memory.oom_control"),
-        "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
-    )
-    .unwrap();
-    fs::write(
-        folder("memory/us").join("memory.max_usage_in_bytes"),
-        "4096\n",
-    )
-    .unwrap();
+    assert!(!folder("memory/us").join("memory.memsw.limit_in_bytes").exists(), "not offered here");
+    fs::write(folder("memory/us").join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n").unwrap();
+    fs::write(folder("memory/us").join("memory.max_usage_in_bytes"), "4096\n").unwrap();
     fs::write(folder("pids/us").join("pids.events"), "max 17\n").unwrap();
     fs::write(folder("cpu,cpuacct").join("cpuacct.usage"), "2500000000\n").unwrap();
     let expected = Counters {
@@ -115,26 +94,14 @@ fn a_version_1_group_gets_its_limits_and_gives_its_counters() {
 
 #[test]
 fn version_2_prefers_a_group_that_already_hands_down() {
-    let machine = Machine::new(
-        V2_MOUNTS,
-        "0::/user.slice/user@7.service/app.slice/run-1.scope\n",
-    );
+    let machine = Machine::new(V2_MOUNTS, "0::/user.slice/user@7.service/app.slice/run-1.scope\n");
     let base = "sys/fs/cgroup/user.slice/user@7.service/app.slice";
     machine.file(&format!("{base}/cgroup.procs"), "");
     machine.file(&format!("{base}/cgroup.subtree_control"), "memory pids\n");
     machine.file(&format!("{base}/run-1.scope/cgroup.procs"), "1\n");
-    machine.file(
-        &format!("{base}/run-1.scope/cgroup.controllers"),
-        "memory pids\n",
-    );
+    machine.file(&format!("{base}/run-1.scope/cgroup.controllers"), "memory pids\n");
     machine.file(&format!("{base}/run-1.scope/cgroup.subtree_control"), "\n");
-    assert_eq!(
-        machine.detect(),
-        Ok(Hierarchy::V2 {
-            base: machine.path(base),
-            seat: Seat::Ready
-        })
-    );
+    assert_eq!(machine.detect(), Ok(Hierarchy::V2 { base: machine.path(base), seat: Seat::Ready }));
 }
 
 #[test]
@@ -146,18 +113,9 @@ fn version_2_delegated_to_us_makes_us_move_into_a_leaf() {
     machine.file(&format!("{base}/cgroup.subtree_control"), "");
     machine.file(&format!("{base}/agent/cgroup.procs"), "");
     let hierarchy = machine.detect().unwrap();
-    assert_eq!(
-        hierarchy,
-        Hierarchy::V2 {
-            base: machine.path(base),
-            seat: Seat::OwnGroup
-        }
-    );
+    assert_eq!(hierarchy, Hierarchy::V2 { base: machine.path(base), seat: Seat::OwnGroup });
     hierarchy.prepare().unwrap();
-    assert_eq!(
-        fs::read_to_string(machine.path(&format!("{base}/agent/cgroup.procs"))).unwrap(),
-        "0"
-    );
+    assert_eq!(fs::read_to_string(machine.path(&format!("{base}/agent/cgroup.procs"))).unwrap(), "0");
     assert_eq!(
         fs::read_to_string(machine.path(&format!("{base}/cgroup.subtree_control"))).unwrap(),
         "+memory +pids +cpu"
@@ -179,22 +137,12 @@ fn version_2_limits_and_counters() {
     };
     let group = Group::create(&machine.detect().unwrap(), "b", &limits).unwrap();
     let folder = machine.path(&format!("sys/fs/cgroup/barnraise-{}-b", std::process::id()));
-    assert_eq!(
-        fs::read_to_string(folder.join("memory.max")).unwrap(),
-        "5000"
-    );
+    assert_eq!(fs::read_to_string(folder.join("memory.max")).unwrap(), "5000");
     assert_eq!(fs::read_to_string(folder.join("pids.max")).unwrap(), "10");
-    fs::write(
-        folder.join("memory.events"),
-        "low 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 1\n",
-    )
-    .unwrap();
+    fs::write(folder.join("memory.events"), "low 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 1\n").unwrap();
     fs::write(folder.join("cpu.stat"), "usage_usec 1500\nuser_usec 1000\n").unwrap();
     let counters = group.counters();
-    assert_eq!(
-        (counters.oom_kills, counters.cpu),
-        (1, Some(Duration::from_micros(1500)))
-    );
+    assert_eq!((counters.oom_kills, counters.cpu), (1, Some(Duration::from_micros(1500))));
     fs::write(folder.join("cpu.max"), "300000 100000").unwrap();
     group.lift_quota();
     assert_eq!(fs::read_to_string(folder.join("cpu.max")).unwrap(), "max");

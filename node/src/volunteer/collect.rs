@@ -34,13 +34,7 @@ pub struct CollectLimits {
 
 impl Default for CollectLimits {
     fn default() -> Self {
-        Self {
-            files: 100_000,
-            bytes: 16 << 30,
-            depth: 32,
-            path_bytes: 1024,
-            entries: 400_000,
-        }
+        Self { files: 100_000, bytes: 16 << 30, depth: 32, path_bytes: 1024, entries: 400_000 }
     }
 }
 
@@ -171,13 +165,7 @@ impl Enclosure {
             return Err(CollectError::Alive);
         }
         let workspace = self.workspace();
-        collect(
-            workspace.build(),
-            workspace.user().uid(),
-            outputs,
-            limits,
-            visit,
-        )
+        collect(workspace.build(), workspace.user().uid(), outputs, limits, visit)
     }
 }
 
@@ -188,12 +176,7 @@ fn collect(
     limits: &CollectLimits,
     mut visit: impl FnMut(&Collected, &mut File) -> io::Result<()>,
 ) -> Result<(), CollectError> {
-    let mut search = Search {
-        build,
-        limits,
-        paths: BTreeSet::new(),
-        entries: 0,
-    };
+    let mut search = Search { build, limits, paths: BTreeSet::new(), entries: 0 };
     for output in outputs {
         search.find(output)?;
     }
@@ -206,16 +189,9 @@ fn collect(
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         bytes = bytes.saturating_add(size);
         if bytes > limits.bytes {
-            return Err(CollectError::TooMuch {
-                what: "bytes",
-                limit: limits.bytes,
-            });
+            return Err(CollectError::TooMuch { what: "bytes", limit: limits.bytes });
         }
-        let kind = if stat.st_mode & 0o100 == 0 {
-            FileKind::Plain
-        } else {
-            FileKind::Executable
-        };
+        let kind = if stat.st_mode & 0o100 == 0 { FileKind::Plain } else { FileKind::Executable };
         found.push(Collected { path, size, kind });
     }
     for collected in &found {
@@ -236,9 +212,7 @@ struct Search<'a> {
 impl Search<'_> {
     fn find(&mut self, output: &OutputPattern) -> Result<(), CollectError> {
         let before = self.paths.len();
-        let missing = || CollectError::Missing {
-            pattern: output.to_string(),
-        };
+        let missing = || CollectError::Missing { pattern: output.to_string() };
         let folder = output.folders.join("/");
         let mut matched = 0_usize;
         match &output.last {
@@ -247,10 +221,7 @@ impl Search<'_> {
                 matched = 1;
             }
             Last::Glob(glob) => {
-                for (name, _) in self
-                    .list(&folder, |name| matches(glob, name))?
-                    .ok_or_else(missing)?
-                {
+                for (name, _) in self.list(&folder, |name| matches(glob, name))?.ok_or_else(missing)? {
                     self.add(join(&folder, &name))?;
                     matched += 1;
                 }
@@ -260,11 +231,7 @@ impl Search<'_> {
                 let mut first = true;
                 while let Some(folder) = pending.pop() {
                     let listed = self.list(&folder, |_| true)?;
-                    for (name, kind) in if first {
-                        listed.ok_or_else(missing)?
-                    } else {
-                        listed.unwrap_or_default()
-                    } {
+                    for (name, kind) in if first { listed.ok_or_else(missing)? } else { listed.unwrap_or_default() } {
                         let path = join(&folder, &name);
                         if kind == FileType::Directory {
                             self.check_depth(&path)?;
@@ -279,37 +246,24 @@ impl Search<'_> {
             }
         }
         // A path that two patterns name is found by both.
-        if matched == 0 && self.paths.len() == before {
-            Err(missing())
-        } else {
-            Ok(())
-        }
+        if matched == 0 && self.paths.len() == before { Err(missing()) } else { Ok(()) }
     }
 
     fn add(&mut self, path: String) -> Result<(), CollectError> {
         self.check_depth(&path)?;
         self.paths.insert(path);
         if self.paths.len() > self.limits.files {
-            return Err(CollectError::TooMuch {
-                what: "files",
-                limit: self.limits.files as u64,
-            });
+            return Err(CollectError::TooMuch { what: "files", limit: self.limits.files as u64 });
         }
         Ok(())
     }
 
     fn check_depth(&self, path: &str) -> Result<(), CollectError> {
         if path.len() > self.limits.path_bytes {
-            return Err(CollectError::TooMuch {
-                what: "bytes in a path",
-                limit: self.limits.path_bytes as u64,
-            });
+            return Err(CollectError::TooMuch { what: "bytes in a path", limit: self.limits.path_bytes as u64 });
         }
         if path.matches('/').count() > self.limits.depth {
-            return Err(CollectError::TooMuch {
-                what: "folders in a path",
-                limit: self.limits.depth as u64,
-            });
+            return Err(CollectError::TooMuch { what: "folders in a path", limit: self.limits.depth as u64 });
         }
         Ok(())
     }
@@ -323,10 +277,7 @@ impl Search<'_> {
         let Some(open) = open_inner_folder(self.build, folder)? else {
             return Ok(None);
         };
-        let failed = |errno: Errno| CollectError::Io {
-            path: folder.to_owned(),
-            source: errno.into(),
-        };
+        let failed = |errno: Errno| CollectError::Io { path: folder.to_owned(), source: errno.into() };
         let mut names = Vec::new();
         for entry in Dir::read_from(&open).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -335,10 +286,7 @@ impl Search<'_> {
             }
             self.entries += 1;
             if self.entries > self.limits.entries {
-                return Err(CollectError::TooMuch {
-                    what: "entries of folders",
-                    limit: self.limits.entries as u64,
-                });
+                return Err(CollectError::TooMuch { what: "entries of folders", limit: self.limits.entries as u64 });
             }
             let name = entry.file_name();
             let text = name.to_string_lossy();
@@ -346,10 +294,7 @@ impl Search<'_> {
                 continue;
             }
             if name.to_str().is_err() || !is_acceptable(&text) {
-                return Err(CollectError::Name {
-                    folder: folder.to_owned(),
-                    name: text.into_owned(),
-                });
+                return Err(CollectError::Name { folder: folder.to_owned(), name: text.into_owned() });
             }
             let kind = match entry.file_type() {
                 FileType::Unknown => kind_of(&open, name).map_err(failed)?,
@@ -375,51 +320,31 @@ fn open_inner_folder(build: &OwnedFd, folder: &str) -> Result<Option<OwnedFd>, C
     if folder.is_empty() {
         return open_folder(build.as_fd(), c".")
             .map(Some)
-            .map_err(|errno| CollectError::Io {
-                path: ".".to_owned(),
-                source: errno.into(),
-            });
+            .map_err(|errno| CollectError::Io { path: ".".to_owned(), source: errno.into() });
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat2(build, folder, flags, Mode::empty(), INSIDE) {
         Ok(open) => Ok(Some(open)),
         Err(Errno::NOENT) => Ok(None),
-        Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => Err(CollectError::NotAFolder {
-            path: folder.to_owned(),
-        }),
-        Err(Errno::ACCESS) => Err(CollectError::Locked {
-            path: folder.to_owned(),
-        }),
-        Err(errno) => Err(CollectError::Io {
-            path: folder.to_owned(),
-            source: errno.into(),
-        }),
+        Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => Err(CollectError::NotAFolder { path: folder.to_owned() }),
+        Err(Errno::ACCESS) => Err(CollectError::Locked { path: folder.to_owned() }),
+        Err(errno) => Err(CollectError::Io { path: folder.to_owned(), source: errno.into() }),
     }
 }
 
 /// Opens one output for reading, after looking at it, and looks again at what was opened.
 fn open_output(build: &OwnedFd, owner: u32, path: &str) -> Result<(OwnedFd, Stat), CollectError> {
     let failed = |errno: Errno| match errno {
-        Errno::NOENT => CollectError::Missing {
-            pattern: path.to_owned(),
-        },
-        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => CollectError::NotAFolder {
-            path: path.to_owned(),
-        },
-        errno => CollectError::Io {
-            path: path.to_owned(),
-            source: errno.into(),
-        },
+        Errno::NOENT => CollectError::Missing { pattern: path.to_owned() },
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => CollectError::NotAFolder { path: path.to_owned() },
+        errno => CollectError::Io { path: path.to_owned(), source: errno.into() },
     };
     // `O_PATH` opens no device and waits for no writer of a pipe.
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = match rustix::fs::openat2(build, path, look, Mode::empty(), INSIDE) {
         // With `NO_SYMLINKS` the kernel does not say whether the last part was the link.
         Err(Errno::LOOP) if is_link(build, path) => {
-            return Err(CollectError::NotAFile {
-                path: path.to_owned(),
-                what: "a symbolic link",
-            });
+            return Err(CollectError::NotAFile { path: path.to_owned(), what: "a symbolic link" });
         }
         opened => opened.map_err(failed)?,
     };
@@ -468,17 +393,11 @@ fn is_link(build: &OwnedFd, path: &str) -> bool {
 fn refuse_case_twins(paths: &BTreeSet<String>) -> Result<(), CollectError> {
     let mut known: HashMap<String, &str> = HashMap::new();
     for path in paths {
-        let ends = path
-            .match_indices('/')
-            .map(|(end, _)| end)
-            .chain([path.len()]);
+        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
         for part in ends.map(|end| &path[..end]) {
             let first = known.entry(part.to_lowercase()).or_insert(part);
             if *first != part {
-                return Err(CollectError::CaseTwins {
-                    first: (*first).to_owned(),
-                    second: part.to_owned(),
-                });
+                return Err(CollectError::CaseTwins { first: (*first).to_owned(), second: part.to_owned() });
             }
         }
     }
@@ -486,11 +405,7 @@ fn refuse_case_twins(paths: &BTreeSet<String>) -> Result<(), CollectError> {
 }
 
 fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{folder}/{name}")
-    }
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
 #[cfg(test)]

@@ -83,10 +83,7 @@ impl Sandbox {
     /// [`EnclosureError`]; the work folder is then left for the next sweep.
     pub fn enclose(&self, setup: Setup) -> Result<Enclosure, EnclosureError> {
         check_environment(&setup.environment)?;
-        let setup = Setup {
-            tools: tool::distinct(setup.tools),
-            ..setup
-        };
+        let setup = Setup { tools: tool::distinct(setup.tools), ..setup };
         let group = match self.confinement() {
             Confinement::ControlGroups(hierarchy) => {
                 let group = Group::create(hierarchy, setup.workspace.name(), &setup.limits)?;
@@ -96,17 +93,8 @@ impl Sandbox {
             Confinement::Polling(_) => None,
         };
         let log = BuildLog::new(setup.limits.log_bytes);
-        let shared = Arc::new(Shared {
-            sandbox: self.clone(),
-            setup,
-            group,
-        });
-        Ok(Enclosure {
-            shared,
-            log,
-            spent: Duration::ZERO,
-            state: State::Quiet,
-        })
+        let shared = Arc::new(Shared { sandbox: self.clone(), setup, group });
+        Ok(Enclosure { shared, log, spent: Duration::ZERO, state: State::Quiet })
     }
 }
 
@@ -133,10 +121,7 @@ impl Enclosure {
     pub async fn run(&mut self, step: &Step, cancel: &CancellationToken) -> StepEnd {
         self.settle().await;
         if cancel.is_cancelled() {
-            return StepEnd {
-                outcome: Outcome::Cancelled,
-                usage: Usage::default(),
-            };
+            return StepEnd { outcome: Outcome::Cancelled, usage: Usage::default() };
         }
         let abort = match self.start(step) {
             Ok(abort) => abort,
@@ -179,9 +164,7 @@ impl Enclosure {
             let Some(Shared { setup, group, .. }) = Arc::into_inner(shared) else {
                 return Err(SandboxFailure::Unsettled.into());
             };
-            let removed = group
-                .and_then(Arc::into_inner)
-                .map_or(Ok(()), Group::remove);
+            let removed = group.and_then(Arc::into_inner).map_or(Ok(()), Group::remove);
             setup.workspace.remove()?;
             Ok(removed?)
         })
@@ -194,21 +177,17 @@ impl Enclosure {
             return Err(SandboxFailure::Unsettled);
         }
         step.check()?;
-        let abort = Arc::new(
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?,
-        );
+        let abort = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?);
         let order = self.shared.order(&self.log, self.spent, &abort)?;
         let (tell, end) = oneshot::channel();
         let (shared, step) = (Arc::clone(&self.shared), step.clone());
-        std::thread::Builder::new()
-            .name("sandbox".to_owned())
-            .spawn(move || {
-                let end = shared.supervise(order, &step);
-                // Before the word is out, so that whoever hears it is alone with the work folder.
-                drop(shared);
-                // Nobody may be left to hear it.
-                let _ = tell.send(end);
-            })?;
+        std::thread::Builder::new().name("sandbox".to_owned()).spawn(move || {
+            let end = shared.supervise(order, &step);
+            // Before the word is out, so that whoever hears it is alone with the work folder.
+            drop(shared);
+            // Nobody may be left to hear it.
+            let _ = tell.send(end);
+        })?;
         self.state = State::Running(end);
         Ok(Abort(abort))
     }
@@ -218,9 +197,7 @@ impl Enclosure {
         let end = end.unwrap_or_else(|| refused(SandboxFailure::Survivors));
         self.spent += end.usage.wall;
         self.state = match end.outcome {
-            Outcome::SandboxFailed(SandboxFailure::Survivors | SandboxFailure::Watching(_)) => {
-                State::Unsettled
-            }
+            Outcome::SandboxFailed(SandboxFailure::Survivors | SandboxFailure::Watching(_)) => State::Unsettled,
             _ => State::Quiet,
         };
         end
@@ -229,36 +206,20 @@ impl Enclosure {
 
 impl Shared {
     fn order(&self, log: &BuildLog, spent: Duration, cancel: &Arc<OwnedFd>) -> io::Result<Order> {
-        let Setup {
-            workspace, limits, ..
-        } = &self.setup;
+        let Setup { workspace, limits, .. } = &self.setup;
         Ok(Order {
             log: log.clone(),
             limits: *limits,
             wall: limits.wall.saturating_sub(spent),
             group: self.group.clone(),
-            folders: vec![
-                workspace.build().try_clone()?,
-                workspace.home().try_clone()?,
-            ],
+            folders: vec![workspace.build().try_clone()?, workspace.home().try_clone()?],
             cancel: Arc::clone(cancel),
         })
     }
 
     fn supervise(&self, order: Order, step: &Step) -> StepEnd {
-        let Setup {
-            workspace,
-            tools,
-            limits,
-            environment,
-        } = &self.setup;
-        let scene = Scene {
-            workspace,
-            tools,
-            limits,
-            environment,
-            group: self.group.as_deref(),
-        };
+        let Setup { workspace, tools, limits, environment } = &self.setup;
+        let scene = Scene { workspace, tools, limits, environment, group: self.group.as_deref() };
         supervise(order, || self.sandbox.start(&scene, step))
     }
 }
@@ -280,29 +241,18 @@ impl Drop for Abort {
 }
 
 fn refused(failure: SandboxFailure) -> StepEnd {
-    StepEnd {
-        outcome: Outcome::SandboxFailed(failure),
-        usage: Usage::default(),
-    }
+    StepEnd { outcome: Outcome::SandboxFailed(failure), usage: Usage::default() }
 }
 
 /// Runs one step in a work folder made for it and removed again, without a runtime. For trying the sandbox.
-pub(super) fn try_once(
-    sandbox: &Sandbox,
-    setup: Setup,
-    step: &Step,
-) -> Result<(StepEnd, BuildLog), EnclosureError> {
+pub(super) fn try_once(sandbox: &Sandbox, setup: Setup, step: &Step) -> Result<(StepEnd, BuildLog), EnclosureError> {
     let enclosure = sandbox.enclose(setup)?;
     let never = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
-    let order = enclosure
-        .shared
-        .order(&enclosure.log, Duration::ZERO, &never)?;
+    let order = enclosure.shared.order(&enclosure.log, Duration::ZERO, &never)?;
     let end = enclosure.shared.supervise(order, step);
     let Enclosure { shared, log, .. } = enclosure;
     if let Some(Shared { setup, group, .. }) = Arc::into_inner(shared) {
-        group
-            .and_then(Arc::into_inner)
-            .map_or(Ok(()), Group::remove)?;
+        group.and_then(Arc::into_inner).map_or(Ok(()), Group::remove)?;
         setup.workspace.remove()?;
     }
     Ok((end, log))

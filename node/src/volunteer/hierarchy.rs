@@ -65,10 +65,7 @@ pub enum Absent {
 
 impl Absent {
     pub(super) fn failed(path: &Path, error: &io::Error) -> Self {
-        Self::Failed {
-            path: path.to_owned(),
-            error: error.to_string(),
-        }
+        Self::Failed { path: path.to_owned(), error: error.to_string() }
     }
 }
 
@@ -84,16 +81,11 @@ pub(super) fn detect(root: &Path) -> Result<Hierarchy, Absent> {
     let mounts = parse_mounts(&read("proc/self/mountinfo")?);
     let own = read("proc/self/cgroup")?;
     let first_version = |controller: &'static str| -> Option<PathBuf> {
-        let mount = mounts.iter().find(|mount| {
-            mount.kind == "cgroup" && mount.options.split(',').any(|o| o == controller)
-        })?;
+        let mount =
+            mounts.iter().find(|mount| mount.kind == "cgroup" && mount.options.split(',').any(|o| o == controller))?;
         let group = own.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
-            fields
-                .next()?
-                .split(',')
-                .any(|name| name == controller)
-                .then(|| fields.next())?
+            fields.next()?.split(',').any(|name| name == controller).then(|| fields.next())?
         })?;
         Some(mount.folder_of(root, group))
     };
@@ -105,23 +97,12 @@ pub(super) fn detect(root: &Path) -> Result<Hierarchy, Absent> {
             let usable = |folder: PathBuf| check_writable(&folder).is_ok().then_some(folder);
             let cpu = first_version("cpu").and_then(usable);
             let cpuacct = first_version("cpuacct").and_then(usable);
-            Ok(Hierarchy::V1 {
-                memory,
-                pids,
-                cpu,
-                cpuacct,
-            })
+            Ok(Hierarchy::V1 { memory, pids, cpu, cpuacct })
         }
         (Some(_), None) => Err(Absent::ControllerMissing("pids")),
         (None, _) => {
-            let mount = mounts
-                .iter()
-                .find(|mount| mount.kind == "cgroup2")
-                .ok_or(Absent::NotMounted)?;
-            let group = own
-                .lines()
-                .find_map(|line| line.strip_prefix("0::"))
-                .unwrap_or("/");
+            let mount = mounts.iter().find(|mount| mount.kind == "cgroup2").ok_or(Absent::NotMounted)?;
+            let group = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
             detect_second(&mount.folder_of(root, "/"), &mount.folder_of(root, group))
         }
     }
@@ -130,20 +111,13 @@ pub(super) fn detect(root: &Path) -> Result<Hierarchy, Absent> {
 /// The nearest group at or above ours that hands its controllers down; else ours, if it was delegated.
 fn detect_second(top: &Path, own: &Path) -> Result<Hierarchy, Absent> {
     let offers = |folder: &Path, file: &str, controller: &str| {
-        fs::read_to_string(folder.join(file))
-            .is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
+        fs::read_to_string(folder.join(file)).is_ok_and(|text| text.split_whitespace().any(|name| name == controller))
     };
     let mut handing_down = None;
     for folder in own.ancestors().take_while(|folder| folder.starts_with(top)) {
-        if ["memory", "pids"]
-            .iter()
-            .all(|controller| offers(folder, "cgroup.subtree_control", controller))
-        {
+        if ["memory", "pids"].iter().all(|controller| offers(folder, "cgroup.subtree_control", controller)) {
             if check_writable(folder).is_ok() {
-                return Ok(Hierarchy::V2 {
-                    base: folder.to_owned(),
-                    seat: Seat::Ready,
-                });
+                return Ok(Hierarchy::V2 { base: folder.to_owned(), seat: Seat::Ready });
             }
             handing_down.get_or_insert_with(|| folder.to_owned());
         }
@@ -154,10 +128,7 @@ fn detect_second(top: &Path, own: &Path) -> Result<Hierarchy, Absent> {
         }
     }
     match check_writable(own) {
-        Ok(()) => Ok(Hierarchy::V2 {
-            base: own.to_owned(),
-            seat: Seat::OwnGroup,
-        }),
+        Ok(()) => Ok(Hierarchy::V2 { base: own.to_owned(), seat: Seat::OwnGroup }),
         Err(refusal) => Err(handing_down.map_or(refusal, Absent::NotWritable)),
     }
 }
@@ -181,16 +152,9 @@ impl Mount {
     /// The folder of `group`, or of the mount itself when the group lies outside of what is mounted here.
     fn folder_of(&self, root: &Path, group: &str) -> PathBuf {
         let top = root.join(self.point.trim_start_matches('/'));
-        let inside = group
-            .strip_prefix(self.root.trim_end_matches('/'))
-            .unwrap_or("")
-            .trim_start_matches('/');
+        let inside = group.strip_prefix(self.root.trim_end_matches('/')).unwrap_or("").trim_start_matches('/');
         let folder = top.join(inside);
-        if !inside.is_empty() && folder.is_dir() {
-            folder
-        } else {
-            top
-        }
+        if !inside.is_empty() && folder.is_dir() { folder } else { top }
     }
 }
 
@@ -216,17 +180,11 @@ impl Hierarchy {
     /// # Errors
     /// [`Absent::Failed`] when we cannot move or the controllers cannot be handed down.
     pub(super) fn prepare(&self) -> Result<(), Absent> {
-        let Self::V2 {
-            base,
-            seat: Seat::OwnGroup,
-        } = self
-        else {
+        let Self::V2 { base, seat: Seat::OwnGroup } = self else {
             return Ok(());
         };
         let leaf = base.join("agent");
-        let write = |path: PathBuf, text: &str| {
-            fs::write(&path, text).map_err(|error| Absent::failed(&path, &error))
-        };
+        let write = |path: PathBuf, text: &str| fs::write(&path, text).map_err(|error| Absent::failed(&path, &error));
         match fs::create_dir(&leaf) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(Absent::failed(&leaf, &error));

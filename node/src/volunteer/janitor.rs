@@ -18,10 +18,7 @@ const BLOCK_BYTES: u64 = 512;
 /// Entries visited before a measurement is cut off; by then they count for 16 GiB.
 const MAX_ENTRIES: u64 = 4 << 20;
 
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens a folder below `parent` without following a link.
 pub(super) fn open_folder(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
@@ -37,11 +34,7 @@ pub(super) fn occupied_bytes(top: BorrowedFd<'_>) -> io::Result<u64> {
     walk(top, |_, _, stat| {
         entries += 1;
         bytes += (u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES).max(ENTRY_BYTES);
-        if entries < MAX_ENTRIES {
-            Ok(ControlFlow::Continue(()))
-        } else {
-            Ok(ControlFlow::Break(()))
-        }
+        if entries < MAX_ENTRIES { Ok(ControlFlow::Continue(())) } else { Ok(ControlFlow::Break(())) }
     })?;
     Ok(bytes)
 }
@@ -108,10 +101,7 @@ fn list(
     folder: &OwnedFd,
     visit: &mut impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<ControlFlow<()>>,
 ) -> io::Result<ControlFlow<(), Level>> {
-    let mut level = Level {
-        identity: identity(&rustix::fs::fstat(folder)?),
-        folders: Vec::new(),
-    };
+    let mut level = Level { identity: identity(&rustix::fs::fstat(folder)?), folders: Vec::new() };
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -174,13 +164,7 @@ fn empty_into(top: BorrowedFd<'_>, name: &CStr, moved: &mut u64) -> io::Result<(
         loop {
             *moved += 1;
             let fresh = format!(".barnraise-removed-{moved}");
-            match rustix::fs::renameat_with(
-                &folder,
-                inner,
-                top,
-                fresh.as_str(),
-                RenameFlags::NOREPLACE,
-            ) {
+            match rustix::fs::renameat_with(&folder, inner, top, fresh.as_str(), RenameFlags::NOREPLACE) {
                 Ok(()) => break,
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
@@ -248,8 +232,7 @@ mod tests {
             rustix::fs::mkdirat(&here, c"d", Mode::RWXU).unwrap();
             here = open_folder(here.as_fd(), c"d").unwrap();
         }
-        let end =
-            rustix::fs::openat(&here, c"end", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+        let end = rustix::fs::openat(&here, c"end", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
         rustix::io::write(&end, &[7; 10_000]).unwrap();
     }
 
@@ -298,10 +281,7 @@ mod tests {
     #[test]
     fn sparse_files_cost_their_blocks_and_empty_ones_an_entry() {
         let place = tempfile::tempdir().unwrap();
-        fs::File::create(place.path().join("sparse"))
-            .unwrap()
-            .set_len(1 << 40)
-            .unwrap();
+        fs::File::create(place.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
         for n in 0..100 {
             fs::write(place.path().join(format!("empty{n}")), b"").unwrap();
         }

@@ -18,9 +18,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SeekFrom};
 use rustix::io::FdFlags;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::{CpuSet, UnshareFlags};
@@ -125,84 +123,69 @@ moments! {
 }
 
 fn at(moment: Moment) -> impl Fn(rustix::io::Errno) -> LaunchError {
-    move |errno| LaunchError {
-        moment,
-        source: errno.into(),
+    move |errno| LaunchError { moment, source: errno.into() }
+}
+
+/// Options for bubblewrap, and the descriptors that they name by number.
+///
+/// The numbers are the parent's: a fork keeps them, so nothing is moved and nothing can be overwritten by moving.
+struct Handover {
+    options: Vec<OsString>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Handover {
+    fn give(&mut self, option: &str, fd: OwnedFd) {
+        self.options.extend([option.into(), fd.as_raw_fd().to_string().into()]);
+        self.fds.push(fd);
+    }
+
+    /// All options as bubblewrap's `--args` reads them.
+    fn list(&self) -> Vec<u8> {
+        self.options.iter().flat_map(|option| [option.as_bytes(), b"\0"].concat()).collect()
     }
 }
 
 /// Starts bubblewrap. The calling thread must outlive it: the kernel kills the child when that thread ends.
 pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
-    let prepare = at(Moment::Prepare);
-    let (output, output_in) = pipe_with(PipeFlags::CLOEXEC).map_err(&prepare)?;
-    let (status, status_in) = pipe_with(PipeFlags::CLOEXEC).map_err(&prepare)?;
-    let (trouble, trouble_in) = pipe_with(PipeFlags::CLOEXEC).map_err(&prepare)?;
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(at(Moment::Prepare));
+    let (output, output_in) = pipe()?;
+    let (status, status_in) = pipe()?;
+    let (trouble, trouble_in) = pipe()?;
     for ours in [&output, &status] {
-        rustix::fs::fcntl_setfl(ours, OFlags::NONBLOCK).map_err(&prepare)?;
+        rustix::fs::fcntl_setfl(ours, OFlags::NONBLOCK).map_err(at(Moment::Prepare))?;
     }
-    let mut handed_over = Vec::new();
-    let mut options = launch.options;
-    for (fd, inside) in &launch.binds {
-        let fd = fd.try_clone().map_err(|source| LaunchError {
-            moment: Moment::Prepare,
-            source,
-        })?;
-        options.extend([
-            "--bind-fd".into(),
-            fd.as_raw_fd().to_string().into(),
-            (*inside).into(),
-        ]);
-        handed_over.push(fd);
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(|source| LaunchError { moment: Moment::Prepare, source });
+    let mut handover = Handover { options: launch.options, fds: Vec::new() };
+    for (folder, inside) in &launch.binds {
+        handover.give("--bind-fd", copy(folder)?);
+        handover.options.push((*inside).into());
     }
     let mut gate = None;
     if launch.gate == Gate::Shut {
-        let (gate_out, gate_in) = pipe_with(PipeFlags::CLOEXEC).map_err(&prepare)?;
-        options.extend(["--block-fd".into(), gate_out.as_raw_fd().to_string().into()]);
-        handed_over.push(gate_out);
+        let (gate_out, gate_in) = pipe()?;
+        handover.give("--block-fd", gate_out);
         gate = Some(gate_in);
     }
-    options.extend([
-        "--json-status-fd".into(),
-        status_in.as_raw_fd().to_string().into(),
-    ]);
-    handed_over.push(status_in);
-    options.extend(["--remount-ro".into(), "/".into()]);
+    handover.give("--json-status-fd", status_in);
+    // After every bind: their places are made in what is then read-only.
+    handover.options.extend(["--remount-ro".into(), "/".into()]);
     for program in launch.filters.programs() {
-        let fd = memory_file(program)?;
-        options.extend(["--add-seccomp-fd".into(), fd.as_raw_fd().to_string().into()]);
-        handed_over.push(fd);
+        handover.give("--add-seccomp-fd", memory_file(program)?);
     }
-    let mut list = Vec::new();
-    for option in &options {
-        list.extend_from_slice(option.as_bytes());
-        list.push(0);
-    }
-    let list = memory_file(&list)?;
+    let list = memory_file(&handover.list())?;
 
     let mut command = Command::new(launch.bubblewrap);
-    command
-        .arg("--args")
-        .arg(list.as_raw_fd().to_string())
-        .arg("--")
-        .args(launch.argv);
-    handed_over.push(list);
-    let both = output_in.try_clone().map_err(|source| LaunchError {
-        moment: Moment::Prepare,
-        source,
-    })?;
-    command
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(output_in)
-        .stderr(both);
+    command.arg("--args").arg(list.as_raw_fd().to_string()).arg("--").args(launch.argv);
+    command.env_clear().current_dir("/").stdin(Stdio::null()).stderr(copy(&output_in)?).stdout(output_in);
+    handover.fds.push(list);
     let entry = Entry {
         parent: rustix::process::getpid(),
         entrances: launch.entrances,
         rlimits: launch.rlimits,
         processors: launch.processors,
         descent: launch.descent,
-        handed_over,
+        handed_over: handover.fds,
         trouble: trouble_in,
     };
     // SAFETY: `Entry::run` makes only async-signal-safe system calls on what it owns; it neither allocates nor locks.
@@ -211,35 +194,25 @@ pub(super) fn launch(launch: Launch<'_>) -> Result<Launched, LaunchError> {
     // The parent's copies of everything that was handed over, also the writing end of `trouble`.
     drop(command);
     match spawned {
-        Ok(child) => Ok(Launched {
-            child,
-            output,
-            status,
-            gate,
-        }),
-        Err(source) => {
-            let mut told = [0];
-            let moment = match File::from(trouble).read(&mut told) {
-                Ok(1) => Moment::ALL
-                    .get(usize::from(told[0]))
-                    .copied()
-                    .unwrap_or(Moment::Execute),
-                _ => Moment::Execute,
-            };
-            Err(LaunchError { moment, source })
-        }
+        Ok(child) => Ok(Launched { child, output, status, gate }),
+        Err(source) => Err(LaunchError { moment: told(trouble), source }),
+    }
+}
+
+/// In which step the child failed; none told means that `exec` did.
+fn told(trouble: OwnedFd) -> Moment {
+    let mut moment = [0];
+    match File::from(trouble).read(&mut moment) {
+        Ok(1) => Moment::ALL.get(usize::from(moment[0])).copied().unwrap_or(Moment::Execute),
+        _ => Moment::Execute,
     }
 }
 
 /// An anonymous file with these bytes, to be read from its start.
 fn memory_file(bytes: &[u8]) -> Result<OwnedFd, LaunchError> {
-    let failed = |source| LaunchError {
-        moment: Moment::Prepare,
-        source,
-    };
-    let mut file = File::from(
-        rustix::fs::memfd_create(c"barnraise", MemfdFlags::CLOEXEC).map_err(at(Moment::Prepare))?,
-    );
+    let failed = |source| LaunchError { moment: Moment::Prepare, source };
+    let mut file =
+        File::from(rustix::fs::memfd_create(c"barnraise", MemfdFlags::CLOEXEC).map_err(at(Moment::Prepare))?);
     file.write_all(bytes).map_err(failed)?;
     rustix::fs::seek(&file, SeekFrom::Start(0)).map_err(at(Moment::Prepare))?;
     Ok(file.into())
@@ -256,28 +229,21 @@ pub(super) struct Stage {
 
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.shown.iter().map(|(_, path)| path))
-            .finish()
+        f.debug_list().entries(self.shown.iter().map(|(_, path)| path)).finish()
     }
 }
 
 impl Stage {
     pub(super) fn new() -> Result<Self, LaunchError> {
         let failed = at(Moment::Stage);
-        let context =
-            rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(&failed)?;
+        let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(&failed)?;
         for (key, value) in [(c"mode", c"0755"), (c"size", c"64k")] {
             rustix::mount::fsconfig_set_string(&context, key, value).map_err(&failed)?;
         }
         rustix::mount::fsconfig_create(&context).map_err(&failed)?;
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        let floor = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
-            .map_err(&failed)?;
-        Ok(Self {
-            floor,
-            shown: Vec::new(),
-        })
+        let floor = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(&failed)?;
+        Ok(Self { floor, shown: Vec::new() })
     }
 
     /// Adds a folder and says at which path the build user will find it.
@@ -289,13 +255,9 @@ impl Stage {
             | OpenTreeFlags::AT_RECURSIVE;
         let tree = rustix::mount::open_tree(folder, c"", flags).map_err(&failed)?;
         let name = self.shown.len().to_string();
-        rustix::fs::mkdirat(&self.floor, name.as_str(), Mode::from_raw_mode(0o755))
-            .map_err(&failed)?;
+        rustix::fs::mkdirat(&self.floor, name.as_str(), Mode::from_raw_mode(0o755)).map_err(&failed)?;
         let path = [STAGE_POINT.to_bytes(), b"/", name.as_bytes()].concat();
-        let path = CString::new(path).map_err(|error| LaunchError {
-            moment: Moment::Stage,
-            source: error.into(),
-        })?;
+        let path = CString::new(path).map_err(|error| LaunchError { moment: Moment::Stage, source: error.into() })?;
         let shown = PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes()));
         self.shown.push((tree, path));
         Ok(shown)
@@ -331,11 +293,7 @@ impl Entry {
         })?;
         self.step(Moment::Priority, || {
             rustix::process::nice(NICENESS)?;
-            let score = rustix::fs::open(
-                c"/proc/self/oom_score_adj",
-                OFlags::WRONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
+            let score = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
             rustix::io::write(&score, OOM_SCORE)?;
             match &self.processors {
                 Some(processors) => rustix::thread::sched_setaffinity(None, processors),
@@ -346,13 +304,7 @@ impl Entry {
             for (resource, limit) in &self.rlimits {
                 let maximum = rustix::process::getrlimit(*resource).maximum;
                 let limit = Some(maximum.map_or(*limit, |maximum| maximum.min(*limit)));
-                rustix::process::setrlimit(
-                    *resource,
-                    Rlimit {
-                        current: limit,
-                        maximum: limit,
-                    },
-                )?;
+                rustix::process::setrlimit(*resource, Rlimit { current: limit, maximum: limit })?;
             }
             Ok(())
         })?;
@@ -375,9 +327,7 @@ impl Entry {
         })?;
         self.step(Moment::CloseDescriptors, || {
             close_on_exec_from(3)?;
-            self.handed_over
-                .iter()
-                .try_for_each(|fd| rustix::io::fcntl_setfd(fd, FdFlags::empty()))
+            self.handed_over.iter().try_for_each(|fd| rustix::io::fcntl_setfd(fd, FdFlags::empty()))
         })
     }
 
@@ -386,10 +336,7 @@ impl Entry {
         self.step(Moment::PrivateMounts, || {
             // SAFETY: the child has one thread and unshares no table of descriptors.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-            rustix::mount::mount_change(
-                c"/",
-                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-            )
+            rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         })?;
         self.step(Moment::Show, || descent.stage.attach())?;
         let (uid, gid) = (Uid::from_raw(descent.uid), Gid::from_raw(descent.uid));
@@ -400,11 +347,7 @@ impl Entry {
         self.step(Moment::DropUser, || {
             rustix::thread::set_thread_res_uid(uid, uid, uid)?;
             // Fails closed: nothing below may ever run as root.
-            if rustix::process::geteuid().is_root() {
-                Err(rustix::io::Errno::PERM)
-            } else {
-                Ok(())
-            }
+            if rustix::process::geteuid().is_root() { Err(rustix::io::Errno::PERM) } else { Ok(()) }
         })
     }
 
@@ -421,14 +364,7 @@ impl Entry {
 /// Marks every descriptor from `first` on to be closed by `exec`.
 fn close_on_exec_from(first: RawFd) -> rustix::io::Result<()> {
     // SAFETY: takes three numbers and touches no memory of ours; it closes nothing before `exec`.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if answer == 0 {
         return Ok(());
     }

@@ -42,7 +42,7 @@ pub enum SandboxFailure {
         /// The signal's number.
         signal: i32,
     },
-    /// Processes may be alive after [`DEATH_TIME`]; nothing may be collected from this work folder.
+    /// Processes may be alive after [`DEATH_TIME`](super::DEATH_TIME); nothing may be collected from this work folder.
     #[error("not all processes of the build could be killed")]
     Survivors,
     /// The watching itself failed.
@@ -123,15 +123,9 @@ fn never_executed(ending: &Ending) -> Outcome {
     let words = ending.last_words.trim_end();
     let last = words.lines().last().unwrap_or_default();
     if last.starts_with("bwrap: execvp ") {
-        return Outcome::Exited(if last.ends_with("No such file or directory") {
-            127
-        } else {
-            126
-        });
+        return Outcome::Exited(if last.ends_with("No such file or directory") { 127 } else { 126 });
     }
-    Outcome::SandboxFailed(SandboxFailure::Setup {
-        words: words.to_owned(),
-    })
+    Outcome::SandboxFailed(SandboxFailure::Setup { words: words.to_owned() })
 }
 
 #[cfg(test)]
@@ -161,78 +155,24 @@ mod tests {
         assert_eq!(named(&ending(Some(2))), "Exited(2)");
         assert_eq!(named(&ending(Some(128 + 11))), "Signalled(11)");
         assert_eq!(named(&ending(Some(128 + 25))), "limit:disk");
-        let starved = Findings {
-            ran_out_of_memory: true,
-            ..Findings::default()
-        };
-        assert_eq!(
-            named(&Ending {
-                findings: starved,
-                ..ending(Some(0))
-            }),
-            "limit:memory"
-        );
-        let crowded = Findings {
-            ran_out_of_processes: true,
-            ..Findings::default()
-        };
-        assert_eq!(
-            named(&Ending {
-                findings: crowded,
-                ..ending(Some(0))
-            }),
-            "Exited(0)"
-        );
-        assert_eq!(
-            named(&Ending {
-                findings: crowded,
-                ..ending(Some(1))
-            }),
-            "limit:pids"
-        );
-        assert_eq!(
-            named(&Ending {
-                stop: Some(Stop::Cancelled),
-                findings: starved,
-                ..ending(None)
-            }),
-            "Cancelled"
-        );
-        assert_eq!(
-            named(&Ending {
-                stop: Some(Stop::Limit(Limit::Deadline)),
-                ..ending(None)
-            }),
-            "limit:deadline"
-        );
+        let starved = Findings { ran_out_of_memory: true, ..Findings::default() };
+        assert_eq!(named(&Ending { findings: starved, ..ending(Some(0)) }), "limit:memory");
+        let crowded = Findings { ran_out_of_processes: true, ..Findings::default() };
+        assert_eq!(named(&Ending { findings: crowded, ..ending(Some(0)) }), "Exited(0)");
+        assert_eq!(named(&Ending { findings: crowded, ..ending(Some(1)) }), "limit:pids");
+        assert_eq!(named(&Ending { stop: Some(Stop::Cancelled), findings: starved, ..ending(None) }), "Cancelled");
+        assert_eq!(named(&Ending { stop: Some(Stop::Limit(Limit::Deadline)), ..ending(None) }), "limit:deadline");
     }
 
     #[test]
     fn a_missing_command_is_the_recipes_fault_and_a_failed_setup_is_not() {
-        let said = |words: &str| {
-            named(&Ending {
-                last_words: words.to_owned(),
-                ..ending(None)
-            })
-        };
-        assert_eq!(
-            said("bwrap: execvp cc: No such file or directory\n"),
-            "Exited(127)"
-        );
-        assert_eq!(
-            said("bwrap: execvp ./configure: Permission denied\n"),
-            "Exited(126)"
-        );
+        let said = |words: &str| named(&Ending { last_words: words.to_owned(), ..ending(None) });
+        assert_eq!(said("bwrap: execvp cc: No such file or directory\n"), "Exited(127)");
+        assert_eq!(said("bwrap: execvp ./configure: Permission denied\n"), "Exited(126)");
         let setup = "bwrap: setting up uid map: Permission denied";
+        assert_eq!(said(&format!("{setup}\n")), format!("SandboxFailed(Setup {{ words: \"{setup}\" }})"));
         assert_eq!(
-            said(&format!("{setup}\n")),
-            format!("SandboxFailed(Setup {{ words: \"{setup}\" }})")
-        );
-        assert_eq!(
-            named(&Ending {
-                sandbox: ExitStatus::from_raw(9),
-                ..ending(None)
-            }),
+            named(&Ending { sandbox: ExitStatus::from_raw(9), ..ending(None) }),
             "SandboxFailed(Killed { signal: 9 })"
         );
     }

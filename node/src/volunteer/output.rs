@@ -34,16 +34,10 @@ impl FromStr for OutputPattern {
             Some(name) if is_acceptable(name) && !name.contains('*') => Last::Name(name.to_owned()),
             _ => return Err(refused()),
         };
-        if parts
-            .iter()
-            .any(|part| !is_acceptable(part) || part.contains('*'))
-        {
+        if parts.iter().any(|part| !is_acceptable(part) || part.contains('*')) {
             return Err(refused());
         }
-        Ok(Self {
-            folders: parts.into_iter().map(str::to_owned).collect(),
-            last,
-        })
+        Ok(Self { folders: parts.into_iter().map(str::to_owned).collect(), last })
     }
 }
 
@@ -66,13 +60,9 @@ pub struct NotAPattern(String);
 
 /// One part of a path that may be shown, stored and written anywhere: no control characters, none that reorder text.
 pub(super) fn is_acceptable(name: &str) -> bool {
-    let reorders = |c: char| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = |c: char| {
-        matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '/' | '\\' | char::REPLACEMENT_CHARACTER
-        )
-    };
+    let reorders =
+        |c: char| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks = |c: char| matches!(c, '\u{2028}' | '\u{2029}' | '/' | '\\' | char::REPLACEMENT_CHARACTER);
     !name.is_empty()
         && name != "."
         && name != ".."
@@ -87,9 +77,7 @@ pub(super) fn matches(glob: &str, name: &str) -> bool {
     let Some(mut name) = name.strip_prefix(start) else {
         return false;
     };
-    let (middle, end) = rest
-        .rsplit_once('*')
-        .map_or((None, rest), |(middle, end)| (Some(middle), end));
+    let (middle, end) = rest.rsplit_once('*').map_or((None, rest), |(middle, end)| (Some(middle), end));
     for part in middle.into_iter().flat_map(|middle| middle.split('*')) {
         match name.find(part) {
             Some(at) => name = &name[at + part.len()..],

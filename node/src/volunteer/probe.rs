@@ -19,15 +19,8 @@ use super::seccomp::Filters;
 use super::workspace::{BuildUser, Workspace};
 
 /// Options without which there is no sandbox; all are in bubblewrap 0.8.0.
-const NEEDED: [&str; 7] = [
-    "--args",
-    "--disable-userns",
-    "--add-seccomp-fd",
-    "--size",
-    "--perms",
-    "--json-status-fd",
-    "--die-with-parent",
-];
+const NEEDED: [&str; 7] =
+    ["--args", "--disable-userns", "--add-seccomp-fd", "--size", "--perms", "--json-status-fd", "--die-with-parent"];
 const SEARCHED: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
 const TRIAL: Limits = Limits {
     wall: Duration::from_secs(20),
@@ -115,9 +108,9 @@ fn install_command() -> &'static str {
         ("zypper", "zypper install bubblewrap"),
         ("apk", "apk add bubblewrap"),
     ];
-    let installed = known.iter().find(|(program, _)| {
-        Path::new("/usr/bin").join(program).exists() || Path::new("/sbin").join(program).exists()
-    });
+    let installed = known
+        .iter()
+        .find(|(program, _)| Path::new("/usr/bin").join(program).exists() || Path::new("/sbin").join(program).exists());
     installed.unwrap_or(&known[0]).1
 }
 
@@ -133,10 +126,7 @@ impl Sandbox {
 
     pub(super) fn probe_with(bubblewrap: PathBuf, work: &Path) -> Result<Self, Unavailable> {
         if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
-            return Err(Unavailable::Platform {
-                os: std::env::consts::OS,
-                arch: std::env::consts::ARCH,
-            });
+            return Err(Unavailable::Platform { os: std::env::consts::OS, arch: std::env::consts::ARCH });
         }
         let found = fs::metadata(&bubblewrap).map_err(|_| Unavailable::BubblewrapMissing)?;
         if found.mode() & 0o4000 != 0 {
@@ -145,33 +135,17 @@ impl Sandbox {
         let help = help_of(&bubblewrap)?;
         let has = |option: &str| help.split_whitespace().any(|word| word == option);
         if let Some(option) = NEEDED.into_iter().find(|option| !has(option)) {
-            return Err(Unavailable::BubblewrapTooOld {
-                path: bubblewrap,
-                option,
-            });
+            return Err(Unavailable::BubblewrapTooOld { path: bubblewrap, option });
         }
         let filters = Filters::compile().map_err(|error| Unavailable::Failed(error.to_string()))?;
-        let binding = if has("--bind-fd") {
-            Binding::Descriptor
-        } else {
-            Binding::Path
-        };
-        let groups = hierarchy::detect(Path::new("/"))
-            .and_then(|hierarchy| hierarchy.prepare().map(|()| hierarchy));
+        let binding = if has("--bind-fd") { Binding::Descriptor } else { Binding::Path };
+        let groups = hierarchy::detect(Path::new("/")).and_then(|hierarchy| hierarchy.prepare().map(|()| hierarchy));
         let confinement = groups.map_or_else(Confinement::Polling, Confinement::ControlGroups);
-        let sandbox = Self {
-            bubblewrap,
-            binding,
-            filters,
-            confinement,
-        };
+        let sandbox = Self { bubblewrap, binding, filters, confinement };
         match sandbox.try_it(work) {
             // The groups look usable and are not: say so, and see whether the rest works.
             Err(Trial::Group(absent)) => {
-                let sandbox = Self {
-                    confinement: Confinement::Polling(absent),
-                    ..sandbox
-                };
+                let sandbox = Self { confinement: Confinement::Polling(absent), ..sandbox };
                 sandbox.try_it(work).map(|()| sandbox)
             }
             tried => tried.map(|()| sandbox),
@@ -186,16 +160,8 @@ impl Sandbox {
             Ok(workspace) => workspace,
             Err(error) => return other(Unavailable::WorkFolder(error.to_string())),
         };
-        let setup = Setup {
-            workspace,
-            tools: Vec::new(),
-            limits: TRIAL,
-            environment: BTreeMap::new(),
-        };
-        let step = Step {
-            argv: vec!["true".to_owned()],
-            environment: BTreeMap::new(),
-        };
+        let setup = Setup { workspace, tools: Vec::new(), limits: TRIAL, environment: BTreeMap::new() };
+        let step = Step { argv: vec!["true".to_owned()], environment: BTreeMap::new() };
         let (end, log) = match try_once(self, setup, &step) {
             Ok(tried) => tried,
             Err(EnclosureError::Group(absent)) => return Err(Trial::Group(absent)),
@@ -203,27 +169,16 @@ impl Sandbox {
         };
         match end.outcome {
             Outcome::Exited(0) => Ok(()),
-            Outcome::SandboxFailed(SandboxFailure::Launch(error))
-                if error.moment == Moment::JoinGroup =>
-            {
-                Err(Trial::Group(hierarchy::Absent::NotWritable(PathBuf::from(
-                    "cgroup.procs",
-                ))))
+            Outcome::SandboxFailed(SandboxFailure::Launch(error)) if error.moment == Moment::JoinGroup => {
+                Err(Trial::Group(hierarchy::Absent::NotWritable(PathBuf::from("cgroup.procs"))))
             }
-            Outcome::SandboxFailed(SandboxFailure::Launch(error))
-                if error.moment != Moment::Execute =>
-            {
+            Outcome::SandboxFailed(SandboxFailure::Launch(error)) if error.moment != Moment::Execute => {
                 other(Unavailable::Refused(error.to_string()))
             }
-            Outcome::SandboxFailed(SandboxFailure::Setup { words }) => {
-                other(diagnose(&words, |setting| {
-                    fs::read_to_string(Path::new("/proc/sys").join(setting.replace('.', "/"))).ok()
-                }))
-            }
-            outcome => other(Unavailable::Failed(format!(
-                "{outcome:?} {}",
-                String::from_utf8_lossy(&log.to_bytes())
-            ))),
+            Outcome::SandboxFailed(SandboxFailure::Setup { words }) => other(diagnose(&words, |setting| {
+                fs::read_to_string(Path::new("/proc/sys").join(setting.replace('.', "/"))).ok()
+            })),
+            outcome => other(Unavailable::Failed(format!("{outcome:?} {}", String::from_utf8_lossy(&log.to_bytes())))),
         }
     }
 }
@@ -246,23 +201,13 @@ impl Trial {
 /// What bubblewrap's words mean, given the kernel settings that `read` shows.
 fn diagnose(words: &str, read: impl Fn(&str) -> Option<String>) -> Unavailable {
     let is = |setting: &str, value: &str| read(setting).is_some_and(|text| text.trim() == value);
-    let namespaces = [
-        "namespace",
-        "uid map",
-        "RTM_NEWADDR",
-        "Operation not permitted",
-        "Permission denied",
-    ];
+    let namespaces = ["namespace", "uid map", "RTM_NEWADDR", "Operation not permitted", "Permission denied"];
     if namespaces.iter().any(|word| words.contains(word)) {
         if is("kernel.unprivileged_userns_clone", "0") {
-            return Unavailable::UserNamespacesForbidden {
-                setting: "kernel.unprivileged_userns_clone=1",
-            };
+            return Unavailable::UserNamespacesForbidden { setting: "kernel.unprivileged_userns_clone=1" };
         }
         if is("user.max_user_namespaces", "0") {
-            return Unavailable::UserNamespacesForbidden {
-                setting: "user.max_user_namespaces=10000",
-            };
+            return Unavailable::UserNamespacesForbidden { setting: "user.max_user_namespaces=10000" };
         }
         if is("kernel.apparmor_restrict_unprivileged_userns", "1") {
             return Unavailable::AppArmor;
@@ -275,35 +220,18 @@ fn diagnose(words: &str, read: impl Fn(&str) -> Option<String>) -> Unavailable {
 }
 
 fn find_bubblewrap(path: Option<&OsStr>) -> Result<PathBuf, Unavailable> {
-    let listed = path
-        .into_iter()
-        .flat_map(std::env::split_paths)
-        .filter(|folder| folder.is_absolute());
+    let listed = path.into_iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
     let searched = listed.chain(SEARCHED.iter().map(PathBuf::from));
-    searched
-        .map(|folder| folder.join("bwrap"))
-        .find(|program| program.is_file())
-        .ok_or(Unavailable::BubblewrapMissing)
+    searched.map(|folder| folder.join("bwrap")).find(|program| program.is_file()).ok_or(Unavailable::BubblewrapMissing)
 }
 
 fn help_of(program: &Path) -> Result<String, Unavailable> {
-    let asked = Command::new(program)
-        .arg("--help")
-        .env_clear()
-        .stdin(Stdio::null())
-        .output();
+    let asked = Command::new(program).arg("--help").env_clear().stdin(Stdio::null()).output();
     match asked {
         // Some versions say it on one output, some on the other.
-        Ok(said) => Ok([said.stdout, said.stderr]
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .concat()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Unavailable::BubblewrapMissing)
-        }
-        Err(error) => Err(Unavailable::Failed(format!(
-            "{}: {error}",
-            program.display()
-        ))),
+        Ok(said) => Ok([said.stdout, said.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unavailable::BubblewrapMissing),
+        Err(error) => Err(Unavailable::Failed(format!("{}: {error}", program.display()))),
     }
 }
 
@@ -333,83 +261,45 @@ mod tests {
 
     #[test]
     fn a_missing_old_or_setuid_bubblewrap_is_named() {
-        assert_eq!(
-            refusal(Path::new("/nowhere/bwrap")),
-            Unavailable::BubblewrapMissing
-        );
-        assert!(
-            Unavailable::BubblewrapMissing
-                .remedy()
-                .unwrap()
-                .contains("bubblewrap")
-        );
+        assert_eq!(refusal(Path::new("/nowhere/bwrap")), Unavailable::BubblewrapMissing);
+        assert!(Unavailable::BubblewrapMissing.remedy().unwrap().contains("bubblewrap"));
         let (_old, path) = program("#!/bin/sh\necho '--args FD --size BYTES'\n", 0o755);
-        assert_eq!(
-            refusal(&path),
-            Unavailable::BubblewrapTooOld {
-                path: path.clone(),
-                option: "--disable-userns"
-            }
-        );
+        assert_eq!(refusal(&path), Unavailable::BubblewrapTooOld { path: path.clone(), option: "--disable-userns" });
         let (_setuid, path) = program("#!/bin/sh\n", 0o4755);
-        assert_eq!(
-            refusal(&path),
-            Unavailable::SetuidBubblewrap { path: path.clone() }
-        );
-        assert_eq!(
-            refusal(&path).remedy(),
-            Some(format!("chmod u-s {}", path.display()))
-        );
+        assert_eq!(refusal(&path), Unavailable::SetuidBubblewrap { path: path.clone() });
+        assert_eq!(refusal(&path).remedy(), Some(format!("chmod u-s {}", path.display())));
     }
 
     #[test]
     fn a_bubblewrap_that_gives_up_is_quoted() {
         let options = NEEDED.join(" ");
         let (_broken, path) = program(
-            &format!(
-                "#!/bin/sh\n[ \"$1\" = --help ] && echo '{options}' && exit\necho 'bwrap: oh no' >&2\nexit 1\n"
-            ),
+            &format!("#!/bin/sh\n[ \"$1\" = --help ] && echo '{options}' && exit\necho 'bwrap: oh no' >&2\nexit 1\n"),
             0o755,
         );
-        assert_eq!(
-            refusal(&path),
-            Unavailable::Failed("bwrap: oh no".to_owned())
-        );
+        assert_eq!(refusal(&path), Unavailable::Failed("bwrap: oh no".to_owned()));
     }
 
     #[test]
     fn what_bubblewrap_says_is_understood() {
         let denied = "bwrap: setting up uid map: Permission denied";
-        let setting = |name: &'static str, value: &'static str| {
-            move |asked: &str| (asked == name).then(|| format!("{value}\n"))
-        };
+        let setting =
+            |name: &'static str, value: &'static str| move |asked: &str| (asked == name).then(|| format!("{value}\n"));
         assert_eq!(
-            diagnose(
-                denied,
-                setting("kernel.apparmor_restrict_unprivileged_userns", "1")
-            ),
+            diagnose(denied, setting("kernel.apparmor_restrict_unprivileged_userns", "1")),
             Unavailable::AppArmor
         );
         assert_eq!(
-            diagnose(
-                "bwrap: No permissions to create new namespace",
-                setting("kernel.unprivileged_userns_clone", "0")
-            ),
-            Unavailable::UserNamespacesForbidden {
-                setting: "kernel.unprivileged_userns_clone=1"
-            }
+            diagnose("bwrap: No permissions to create new namespace", setting("kernel.unprivileged_userns_clone", "0")),
+            Unavailable::UserNamespacesForbidden { setting: "kernel.unprivileged_userns_clone=1" }
         );
-        let nested = "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)";
+        let nested =
+            "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)";
         assert_eq!(diagnose(nested, |_| None), Unavailable::NamespacesExhausted);
         assert_eq!(
             diagnose(nested, setting("user.max_user_namespaces", "0")),
-            Unavailable::UserNamespacesForbidden {
-                setting: "user.max_user_namespaces=10000"
-            }
+            Unavailable::UserNamespacesForbidden { setting: "user.max_user_namespaces=10000" }
         );
-        assert_eq!(
-            diagnose(denied, |_| None),
-            Unavailable::Failed(denied.to_owned())
-        );
+        assert_eq!(diagnose(denied, |_| None), Unavailable::Failed(denied.to_owned()));
     }
 }

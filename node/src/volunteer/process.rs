@@ -45,17 +45,11 @@ pub(super) struct Order {
 }
 
 /// Starts and watches one step; blocks until its end.
-pub(super) fn supervise(
-    order: Order,
-    launch: impl FnOnce() -> Result<Launched, LaunchError>,
-) -> StepEnd {
+pub(super) fn supervise(order: Order, launch: impl FnOnce() -> Result<Launched, LaunchError>) -> StepEnd {
     let started = Instant::now();
     let failed = |failure: SandboxFailure| StepEnd {
         outcome: Outcome::SandboxFailed(failure),
-        usage: Usage {
-            wall: started.elapsed(),
-            ..Usage::default()
-        },
+        usage: Usage { wall: started.elapsed(), ..Usage::default() },
     };
     let launched = match launch() {
         Ok(launched) => launched,
@@ -69,19 +63,8 @@ pub(super) fn supervise(
         Ok(exit) => conclude(&watched.ending(exit)),
         Err(failure) => Outcome::SandboxFailed(failure),
     };
-    let Findings {
-        cpu,
-        peak_memory_bytes,
-        ..
-    } = watched.watch.findings();
-    StepEnd {
-        outcome,
-        usage: Usage {
-            wall: started.elapsed(),
-            cpu,
-            peak_memory_bytes,
-        },
-    }
+    let Findings { cpu, peak_memory_bytes, .. } = watched.watch.findings();
+    StepEnd { outcome, usage: Usage { wall: started.elapsed(), cpu, peak_memory_bytes } }
 }
 
 /// A running sandbox.
@@ -106,25 +89,14 @@ struct Watched {
 
 impl Watched {
     fn new(mut order: Order, launched: Launched, now: Instant) -> io::Result<Self> {
-        let Launched {
-            mut child,
-            output,
-            status,
-            gate,
-        } = launched;
-        let outer = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
-            .map_err(|errno| {
-                // The gate is shut or the work has hardly begun; without a descriptor for its death it must not go on.
-                let _ = child.kill();
-                let _ = child.wait();
-                io::Error::from(errno)
-            })?;
-        let watch = Watch::new(
-            order.limits,
-            order.group.clone(),
-            std::mem::take(&mut order.folders),
-            now,
-        );
+        let Launched { mut child, output, status, gate } = launched;
+        let outer = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|errno| {
+            // The gate is shut or the work has hardly begun; without a descriptor for its death it must not go on.
+            let _ = child.kill();
+            let _ = child.wait();
+            io::Error::from(errno)
+        })?;
+        let watch = Watch::new(order.limits, order.group.clone(), std::mem::take(&mut order.folders), now);
         Ok(Self {
             child,
             outer,
@@ -151,9 +123,7 @@ impl Watched {
                 if now >= self.deadline {
                     self.stop(Stop::Limit(Limit::Deadline), now);
                 } else if now >= self.watch.next()
-                    && let Some(limit) = self
-                        .watch
-                        .look(self.inner.as_ref().map(|(pid, _)| *pid), now)
+                    && let Some(limit) = self.watch.look(self.inner.as_ref().map(|(pid, _)| *pid), now)
                 {
                     self.stop(Stop::Limit(limit), now);
                 }
@@ -252,11 +222,7 @@ impl Watched {
             }
             None => self.inner.is_some() || !self.killed_blindly,
         };
-        if proven {
-            Ok(())
-        } else {
-            Err(SandboxFailure::Survivors)
-        }
+        if proven { Ok(()) } else { Err(SandboxFailure::Survivors) }
     }
 
     /// Reads what is there, at most once through the buffer. Returns how much it was.
@@ -266,8 +232,7 @@ impl Watched {
         let bytes = &buffer[..read];
         self.order.log.append(bytes);
         self.written += read as u64;
-        self.last_words
-            .extend_from_slice(&bytes[read.saturating_sub(LAST_WORDS_BYTES)..]);
+        self.last_words.extend_from_slice(&bytes[read.saturating_sub(LAST_WORDS_BYTES)..]);
         let excess = self.last_words.len().saturating_sub(LAST_WORDS_BYTES);
         self.last_words.drain(..excess);
         if self.order.log.written() > self.order.limits.log_bytes.saturating_mul(FLOOD_FACTOR) {
@@ -283,8 +248,7 @@ impl Watched {
             if read == 0 {
                 break;
             }
-            self.status_text
-                .push_str(&String::from_utf8_lossy(&buffer[..read]));
+            self.status_text.push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
         if self.inner.is_none()
             && let Some(pid) = number_after(&self.status_text, "child-pid").and_then(Pid::from_raw)
@@ -309,14 +273,7 @@ impl Watched {
             return Ok(());
         };
         let limit = Some(u64::from(self.order.limits.processes));
-        match rustix::process::prlimit(
-            Some(inner),
-            Resource::Nproc,
-            Rlimit {
-                current: limit,
-                maximum: limit,
-            },
-        ) {
+        match rustix::process::prlimit(Some(inner), Resource::Nproc, Rlimit { current: limit, maximum: limit }) {
             Ok(_) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -378,11 +335,8 @@ fn read_some(from: &mut Option<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize>
 
 /// Waits until one of the descriptors is ready or `timeout` has passed, and says which are.
 fn poll(fds: [Option<BorrowedFd<'_>>; 4], timeout: Duration) -> io::Result<[bool; 4]> {
-    let mut polled: Vec<PollFd<'_>> = fds
-        .into_iter()
-        .flatten()
-        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-        .collect();
+    let mut polled: Vec<PollFd<'_>> =
+        fds.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(timeout.subsec_nanos()),

@@ -27,7 +27,7 @@ use super::limits::Limits;
 use super::outcome::SandboxFailure;
 use super::seccomp::Filters;
 use super::tool::Tool;
-use super::workspace::{BuildUser, Workspace};
+use super::workspace::{Identity, Workspace};
 
 /// Where the work folder is inside.
 pub const BUILD_DIR: &str = "/build";
@@ -80,100 +80,60 @@ impl Sandbox {
 
     /// Starts one step. Blocks for as long as a start takes, and must be called on the thread that will wait for its end.
     pub(super) fn start(&self, scene: &Scene<'_>, step: &Step) -> Result<Launched, LaunchError> {
-        let mut binds = Vec::new();
-        let mut options = self.fixed_options(scene, step);
-        let mut descent = None;
-        match scene.workspace.user() {
-            BuildUser::Own { uid } => {
-                let mut stage = Stage::new()?;
-                for (folder, inside) in [
-                    (scene.workspace.build(), BUILD_DIR),
-                    (scene.workspace.home(), HOME_DIR),
-                ] {
-                    options.extend(["--bind".into(), stage.show(folder)?.into(), inside.into()]);
-                }
-                for tool in scene.tools {
-                    let prefix = fs::File::open(tool.prefix()).map_err(|source| LaunchError {
-                        moment: Moment::Stage,
-                        source,
-                    })?;
-                    options.extend([
-                        "--ro-bind".into(),
-                        stage.show(prefix.as_fd())?.into(),
-                        tool.prefix().to_owned().into(),
-                    ]);
-                }
-                descent = Some(Descent { uid, stage });
-            }
-            BuildUser::Caller => {
-                match self.binding {
-                    Binding::Descriptor => {
-                        binds = vec![
-                            (scene.workspace.build(), BUILD_DIR),
-                            (scene.workspace.home(), HOME_DIR),
-                        ];
-                    }
-                    Binding::Path => {
-                        options.extend([
-                            "--bind".into(),
-                            scene.workspace.build_path().into(),
-                            BUILD_DIR.into(),
-                        ]);
-                        options.extend([
-                            "--bind".into(),
-                            scene.workspace.home_path().into(),
-                            HOME_DIR.into(),
-                        ]);
-                    }
-                }
-                for tool in scene.tools {
-                    options.extend([
-                        "--ro-bind".into(),
-                        tool.prefix().to_owned().into(),
-                        tool.prefix().to_owned().into(),
-                    ]);
-                }
-            }
-        }
-        let entrances = match scene.group {
-            Some(group) => group.entrances().map_err(|source| LaunchError {
-                moment: Moment::JoinGroup,
-                source,
-            })?,
-            None => Vec::new(),
-        };
-        let mut rlimits = vec![
-            (Resource::Core, 0),
-            (Resource::Fsize, scene.limits.disk_bytes),
-            (Resource::Nofile, OPEN_FILES),
-        ];
-        let mut gate = Gate::Open;
-        match (scene.group, scene.workspace.user()) {
-            (Some(_), _) => {}
-            // The uid is nobody else's, so the kernel counts this build alone.
-            (None, BuildUser::Own { .. }) => rlimits.push((
-                Resource::Nproc,
-                u64::from(scene.limits.processes) + OWN_PROCESSES,
-            )),
-            // Ours would be counted with it: the limit is set from outside, on process 1, before the gate is opened.
-            (None, BuildUser::Caller) => gate = Gate::Shut,
-        }
-        launch(Launch {
+        let mut start = Launch {
             bubblewrap: &self.bubblewrap,
-            options,
+            options: self.fixed_options(scene, step),
             filters: &self.filters,
             argv: &step.argv,
-            binds,
-            entrances,
-            rlimits,
-            processors: if scene.group.is_some() {
-                None
-            } else {
-                some_processors(scene.limits.cores)
-            },
-            descent,
-            gate,
-        })
+            binds: Vec::new(),
+            entrances: Vec::new(),
+            rlimits: vec![
+                (Resource::Core, 0),
+                (Resource::Fsize, scene.limits.disk_bytes),
+                (Resource::Nofile, OPEN_FILES),
+            ],
+            processors: None,
+            descent: None,
+            gate: Gate::Open,
+        };
+        match scene.workspace.user().identity() {
+            Identity::Own { uid } => show_to_own(uid, scene, &mut start)?,
+            Identity::Caller => self.show_to_caller(scene, &mut start),
+        }
+        match (scene.group, scene.workspace.user().identity()) {
+            (Some(group), _) => {
+                let failed = |source| LaunchError { moment: Moment::JoinGroup, source };
+                start.entrances = group.entrances().map_err(failed)?;
+            }
+            // The uid is nobody else's, so the kernel counts this build alone.
+            (None, Identity::Own { .. }) => {
+                start.rlimits.push((Resource::Nproc, u64::from(scene.limits.processes) + OWN_PROCESSES));
+            }
+            // Ours would be counted with it: the limit is set from outside, on process 1, before the gate is opened.
+            (None, Identity::Caller) => start.gate = Gate::Shut,
+        }
+        if scene.group.is_none() {
+            start.processors = some_processors(scene.limits.cores);
+        }
+        launch(start)
+    }
+
+    /// Binds what the build needs, when we are an ordinary user and so is the build.
+    fn show_to_caller<'a>(&self, scene: &Scene<'a>, start: &mut Launch<'a>) {
+        let workspace = scene.workspace;
+        match self.binding {
+            Binding::Descriptor => {
+                start.binds = vec![(workspace.build(), BUILD_DIR), (workspace.home(), HOME_DIR)];
+            }
+            Binding::Path => {
+                for (folder, inside) in [(workspace.build_path(), BUILD_DIR), (workspace.home_path(), HOME_DIR)] {
+                    start.options.extend(["--bind".into(), folder.into(), inside.into()]);
+                }
+            }
+        }
+        for prefix in scene.tools.iter().map(Tool::prefix) {
+            start.options.extend(["--ro-bind".into(), prefix.into(), prefix.into()]);
+        }
     }
 
     /// All options but the binds that depend on who we are, and what must come last.
@@ -203,9 +163,7 @@ impl Sandbox {
         options.extend(["--ro-bind", "/usr", "/usr"].map(OsString::from));
         options.extend(host_folders(Path::new("/")));
         let shared_memory = SHARED_MEMORY_BYTES.to_string();
-        let temporary = (scene.limits.memory_bytes / 2)
-            .max(SHARED_MEMORY_BYTES)
-            .to_string();
+        let temporary = (scene.limits.memory_bytes / 2).max(SHARED_MEMORY_BYTES).to_string();
         options.extend(
             [
                 "--proc",
@@ -234,6 +192,20 @@ impl Sandbox {
         );
         options
     }
+}
+
+/// Binds what the build needs, when we are root: bubblewrap runs as a user that may not enter the folders above.
+fn show_to_own(uid: u32, scene: &Scene<'_>, start: &mut Launch<'_>) -> Result<(), LaunchError> {
+    let mut stage = Stage::new()?;
+    for (folder, inside) in [(scene.workspace.build(), BUILD_DIR), (scene.workspace.home(), HOME_DIR)] {
+        start.options.extend(["--bind".into(), stage.show(folder)?.into(), inside.into()]);
+    }
+    for prefix in scene.tools.iter().map(Tool::prefix) {
+        let folder = fs::File::open(prefix).map_err(|source| LaunchError { moment: Moment::Stage, source })?;
+        start.options.extend(["--ro-bind".into(), stage.show(folder.as_fd())?.into(), prefix.into()]);
+    }
+    start.descent = Some(Descent { uid, stage });
+    Ok(())
 }
 
 /// What the steps of an attempt have in common.
@@ -271,12 +243,9 @@ impl Step {
     }
 }
 
-pub(super) fn check_environment(
-    environment: &BTreeMap<String, String>,
-) -> Result<(), SandboxFailure> {
-    let bad = |(name, value): &(&String, &String)| {
-        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-    };
+pub(super) fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), SandboxFailure> {
+    let bad =
+        |(name, value): &(&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
     match environment.iter().find(bad) {
         Some((name, _)) => Err(SandboxFailure::Unspeakable(name.clone())),
         None => Ok(()),
@@ -285,13 +254,8 @@ pub(super) fn check_environment(
 
 /// Equal on every volunteer, so that equal sources can give equal outputs; then the attempt's own, then the step's.
 fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
-    let tools = scene
-        .tools
-        .iter()
-        .map(|tool| format!("{}/bin:", tool.prefix().display()));
-    let path = tools
-        .chain(["/usr/bin:/bin".to_owned()])
-        .collect::<String>();
+    let tools = scene.tools.iter().map(|tool| format!("{}/bin:", tool.prefix().display()));
+    let path = tools.chain(["/usr/bin:/bin".to_owned()]).collect::<String>();
     let cores = scene.limits.cores.to_string();
     let fixed = [
         ("PATH", path.as_str()),
@@ -304,14 +268,9 @@ fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
         // For `make -j`: the host's count of processors is not this build's.
         ("BUILD_CORES", cores.as_str()),
     ];
-    let mut all: BTreeMap<String, String> = fixed
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
+    let mut all: BTreeMap<String, String> = fixed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     for more in [scene.environment, &step.environment] {
-        all.extend(
-            more.iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
+        all.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
     all
 }
@@ -330,11 +289,7 @@ fn host_folders(root: &Path) -> Vec<OsString> {
     }
     let alternatives = root.join("etc/alternatives");
     if alternatives.is_dir() {
-        options.extend([
-            "--ro-bind".into(),
-            alternatives.into(),
-            "/etc/alternatives".into(),
-        ]);
+        options.extend(["--ro-bind".into(), alternatives.into(), "/etc/alternatives".into()]);
     }
     options
 }
@@ -350,9 +305,7 @@ fn some_processors(cores: u32) -> Option<CpuSet> {
     // Builds that start at different moments should not all sit on the first processors.
     let start = rustix::thread::sched_getcpu();
     let all = (start..CpuSet::MAX_CPU).chain(0..start);
-    all.filter(|&cpu| ours.is_set(cpu))
-        .take(cores as usize)
-        .for_each(|cpu| chosen.set(cpu));
+    all.filter(|&cpu| ours.is_set(cpu)).take(cores as usize).for_each(|cpu| chosen.set(cpu));
     Some(chosen)
 }
 
@@ -368,14 +321,8 @@ mod tests {
         std::os::unix::fs::symlink("usr/bin", host.path().join("bin")).unwrap();
         fs::create_dir(host.path().join("lib")).unwrap();
         let lib = host.path().join("lib");
-        let expected: Vec<OsString> = vec![
-            "--symlink".into(),
-            "usr/bin".into(),
-            "/bin".into(),
-            "--ro-bind".into(),
-            lib.into(),
-            "/lib".into(),
-        ];
+        let expected: Vec<OsString> =
+            vec!["--symlink".into(), "usr/bin".into(), "/bin".into(), "--ro-bind".into(), lib.into(), "/lib".into()];
         assert_eq!(host_folders(host.path()), expected);
     }
 
@@ -383,10 +330,7 @@ mod tests {
     fn steps_that_no_program_can_be_given_are_refused() {
         let step = |argv: &[&str], environment: &[(&str, &str)]| Step {
             argv: argv.iter().map(|&text| text.to_owned()).collect(),
-            environment: environment
-                .iter()
-                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
+            environment: environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
         };
         for bad in [
             step(&[], &[]),
@@ -395,10 +339,7 @@ mod tests {
             step(&["a"], &[("", "")]),
             step(&["a"], &[("A=B", "")]),
         ] {
-            assert!(
-                matches!(bad.check(), Err(SandboxFailure::Unspeakable(_))),
-                "{bad:?}"
-            );
+            assert!(matches!(bad.check(), Err(SandboxFailure::Unspeakable(_))), "{bad:?}");
         }
         assert!(step(&["a", ""], &[("A", "b=c")]).check().is_ok());
     }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 
 /// The filters as the kernel reads them, ready to be handed to bubblewrap.
@@ -20,13 +20,7 @@ pub(super) struct Filters {
 impl Filters {
     /// Compiles the filters. Fails only when the lists below contradict themselves.
     pub(super) fn compile() -> Result<Self, seccompiler::Error> {
-        Ok(Self {
-            programs: [
-                encode(&forbidden()?),
-                encode(&unknown()?),
-                encode(&foreign_numbers()),
-            ],
-        })
+        Ok(Self { programs: [encode(&forbidden()?), encode(&unknown()?), encode(&foreign_numbers())] })
     }
 
     pub(super) fn programs(&self) -> impl Iterator<Item = &[u8]> {
@@ -117,78 +111,41 @@ const SOCKET_FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6]
 const X32_BIT: u32 = 0x4000_0000;
 
 fn forbidden() -> Result<BpfProgram, seccompiler::Error> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN
-        .iter()
-        .map(|&number| (number, Vec::new()))
-        .collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|&number| (number, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![when([masked(0, CLONE_NEWUSER)?])?]);
     rules.insert(
         libc::SYS_ioctl,
-        vec![
-            when([compare(1, SeccompCmpOp::Eq, TIOCSTI)?])?,
-            when([compare(1, SeccompCmpOp::Eq, TIOCLINUX)?])?,
-        ],
+        vec![when([compare(1, SeccompCmpOp::Eq, TIOCSTI)?])?, when([compare(1, SeccompCmpOp::Eq, TIOCLINUX)?])?],
     );
-    for (number, mode_argument) in [
-        (libc::SYS_chmod, 1),
-        (libc::SYS_fchmod, 1),
-        (libc::SYS_fchmodat, 2),
-    ] {
-        let each_bit = SET_ID_BITS
-            .into_iter()
-            .map(|bit| when([masked(mode_argument, bit)?]));
+    for (number, mode_argument) in [(libc::SYS_chmod, 1), (libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2)] {
+        let each_bit = SET_ID_BITS.into_iter().map(|bit| when([masked(mode_argument, bit)?]));
         rules.insert(number, each_bit.collect::<Result<_, _>>()?);
     }
     // A network namespace does not cover every family: AF_VSOCK reaches the hypervisor.
-    let other_family = SOCKET_FAMILIES
-        .into_iter()
-        .map(|family| compare(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs())));
-    rules.insert(
-        libc::SYS_socket,
-        vec![when(other_family.collect::<Result<Vec<_>, _>>()?)?],
-    );
+    let other_family =
+        SOCKET_FAMILIES.into_iter().map(|family| compare(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs())));
+    rules.insert(libc::SYS_socket, vec![when(other_family.collect::<Result<Vec<_>, _>>()?)?]);
     filter(rules, libc::EPERM)
 }
 
 fn unknown() -> Result<BpfProgram, seccompiler::Error> {
-    filter(
-        UNKNOWN.iter().map(|&number| (number, Vec::new())).collect(),
-        libc::ENOSYS,
-    )
+    filter(UNKNOWN.iter().map(|&number| (number, Vec::new())).collect(), libc::ENOSYS)
 }
 
 /// Kills callers of x32 numbers, which the lists above, made of native numbers, would let pass. Callers of the i386 entry are
 /// killed by the architecture check that `seccompiler` puts before the other two.
 fn foreign_numbers() -> BpfProgram {
     const NUMBER_OFFSET: u32 = 0;
-    let statement = |code: u32, jt, jf, k| sock_filter {
-        code: u16::try_from(code).unwrap_or(u16::MAX),
-        jt,
-        jf,
-        k,
-    };
+    let statement = |code: u32, jt, jf, k| sock_filter { code: u16::try_from(code).unwrap_or(u16::MAX), jt, jf, k };
     vec![
-        statement(
-            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
-            0,
-            0,
-            NUMBER_OFFSET,
-        ),
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, NUMBER_OFFSET),
         statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32_BIT),
-        statement(
-            libc::BPF_RET | libc::BPF_K,
-            0,
-            0,
-            libc::SECCOMP_RET_KILL_PROCESS,
-        ),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
         statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]
 }
 
-fn filter(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    errno: i32,
-) -> Result<BpfProgram, seccompiler::Error> {
+fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, seccompiler::Error> {
     let refusal = SeccompAction::Errno(errno.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, TargetArch::x86_64)?;
     Ok(BpfProgram::try_from(filter)?)
@@ -203,17 +160,8 @@ fn masked(argument: u8, bits: u64) -> Result<SeccompCondition, seccompiler::Erro
 }
 
 /// The kernel looks at the low 32 bits of all arguments compared here, so the filter must too.
-fn compare(
-    argument: u8,
-    operator: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompCondition, seccompiler::Error> {
-    Ok(SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Dword,
-        operator,
-        value,
-    )?)
+fn compare(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, seccompiler::Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?)
 }
 
 fn encode(program: &[sock_filter]) -> Vec<u8> {
@@ -235,17 +183,11 @@ mod tests {
     #[test]
     fn the_filters_compile_and_fit_the_kernel() {
         let filters = Filters::compile().unwrap();
-        let instructions: Vec<usize> = filters
-            .programs()
-            .map(|program| program.len() / 8)
-            .collect();
+        let instructions: Vec<usize> = filters.programs().map(|program| program.len() / 8).collect();
         assert_eq!(instructions.len(), 3);
         assert_eq!(instructions[2], 4);
         // BPF_MAXINSNS
-        assert!(
-            instructions.iter().all(|&count| count > 0 && count <= 4096),
-            "{instructions:?}"
-        );
+        assert!(instructions.iter().all(|&count| count > 0 && count <= 4096), "{instructions:?}");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Absent, BuildUser, CollectLimits, Confinement, Enclosure, Limit, Limits, Outcome,
-    OutputPattern, Sandbox, Setup, Step, StepEnd, Tool, Workspace, sweep,
+    Absent, BuildUser, CollectLimits, Confinement, Enclosure, Limit, Limits, Outcome, OutputPattern, Sandbox, Setup,
+    Step, StepEnd, Tool, Workspace, sweep,
 };
 
 const ROOMY: Limits = Limits {
@@ -34,10 +34,7 @@ fn sandbox() -> Sandbox {
         let home = tempfile::tempdir().unwrap();
         match Sandbox::probe(&home.path().join("work")) {
             Ok(sandbox) => sandbox,
-            Err(reason) => panic!(
-                "this machine has no sandbox: {reason}; {}",
-                reason.remedy().unwrap_or_default()
-            ),
+            Err(reason) => panic!("this machine has no sandbox: {reason}; {}", reason.remedy().unwrap_or_default()),
         }
     };
     SANDBOX.get_or_init(probe).clone()
@@ -45,10 +42,7 @@ fn sandbox() -> Sandbox {
 
 /// The same sandbox as it is where there are no control groups.
 fn polling() -> Sandbox {
-    Sandbox {
-        confinement: Confinement::Polling(Absent::NotMounted),
-        ..sandbox()
-    }
+    Sandbox { confinement: Confinement::Polling(Absent::NotMounted), ..sandbox() }
 }
 
 /// An attempt in a home of its own, which only its owner may enter.
@@ -62,40 +56,24 @@ impl Attempt {
         Self::with_tools(sandbox, limits, files, Vec::new())
     }
 
-    fn with_tools(
-        sandbox: &Sandbox,
-        limits: Limits,
-        files: &[(&str, &str)],
-        tools: Vec<Tool>,
-    ) -> Self {
+    fn with_tools(sandbox: &Sandbox, limits: Limits, files: &[(&str, &str)], tools: Vec<Tool>) -> Self {
         static SLOT: AtomicU32 = AtomicU32::new(1);
         let slot = SLOT.fetch_add(1, Ordering::Relaxed);
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let user = BuildUser::for_slot(u16::try_from(slot).unwrap());
-        let workspace =
-            Workspace::create(&home.path().join("work"), &format!("t{slot}"), user).unwrap();
+        let workspace = Workspace::create(&home.path().join("work"), &format!("t{slot}"), user).unwrap();
         for (path, text) in files {
             fs::write(workspace.build_path().join(path), text).unwrap();
         }
         workspace.hand_over().unwrap();
-        let environment =
-            BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "1700000000".to_owned())]);
-        let enclosure = sandbox
-            .enclose(Setup {
-                workspace,
-                tools,
-                limits,
-                environment,
-            })
-            .unwrap();
+        let environment = BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "1700000000".to_owned())]);
+        let enclosure = sandbox.enclose(Setup { workspace, tools, limits, environment }).unwrap();
         Self { home, enclosure }
     }
 
     async fn run(&mut self, argv: &[&str]) -> StepEnd {
-        self.enclosure
-            .run(&step(argv), &CancellationToken::new())
-            .await
+        self.enclosure.run(&step(argv), &CancellationToken::new()).await
     }
 
     /// Runs a shell script and gives its outcome and what it wrote.
@@ -103,26 +81,17 @@ impl Attempt {
         let from = self.enclosure.log().written();
         let end = self.run(&["sh", "-c", script]).await;
         let chunk = self.enclosure.log().read(from);
-        (
-            end.outcome,
-            String::from_utf8_lossy(&chunk.bytes).into_owned(),
-        )
+        (end.outcome, String::from_utf8_lossy(&chunk.bytes).into_owned())
     }
 
     async fn close(self) {
         self.enclosure.close().await.unwrap();
-        assert_eq!(
-            fs::read_dir(self.home.path().join("work")).unwrap().count(),
-            0
-        );
+        assert_eq!(fs::read_dir(self.home.path().join("work")).unwrap().count(), 0);
     }
 }
 
 fn step(argv: &[&str]) -> Step {
-    Step {
-        argv: argv.iter().map(|&text| text.to_owned()).collect(),
-        environment: BTreeMap::new(),
-    }
+    Step { argv: argv.iter().map(|&text| text.to_owned()).collect(), environment: BTreeMap::new() }
 }
 
 async fn shell(script: &str) -> (Outcome, String) {
@@ -136,9 +105,7 @@ async fn shell(script: &str) -> (Outcome, String) {
 fn living(word: &str) -> usize {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines
-        .filter(|line| String::from_utf8_lossy(line).contains(word))
-        .count()
+    lines.filter(|line| String::from_utf8_lossy(line).contains(word)).count()
 }
 
 /// A word that no other process has in its command line.
@@ -147,17 +114,11 @@ fn canary(name: &str) -> String {
 }
 
 fn assert_limit(outcome: &Outcome, expected: Limit) {
-    assert!(
-        matches!(outcome, Outcome::Limit(limit) if *limit == expected),
-        "{outcome:?} instead of {expected}"
-    );
+    assert!(matches!(outcome, Outcome::Limit(limit) if *limit == expected), "{outcome:?} instead of {expected}");
 }
 
 fn assert_exit(said: &(Outcome, String), expected: i32) {
-    assert!(
-        matches!(said.0, Outcome::Exited(code) if code == expected),
-        "{said:?}"
-    );
+    assert!(matches!(said.0, Outcome::Exited(code) if code == expected), "{said:?}");
 }
 
 /// Waits for a condition, at most half a minute.

@@ -34,23 +34,12 @@ impl Tool {
         let mut components = prefix.components();
         let plain = components.next() == Some(Component::RootDir)
             && components.all(|component| matches!(component, Component::Normal(_)))
-            && prefix
-                .to_str()
-                .is_some_and(|text| !text.contains(|c: char| c == ':' || c.is_control()));
+            && prefix.to_str().is_some_and(|text| !text.contains(|c: char| c == ':' || c.is_control()));
         let refused = prefix.to_owned();
         if !plain {
             return Err(ToolError::NotPlain(refused));
         }
-        const TAKEN: [&str; 8] = [
-            "/usr",
-            "/etc/alternatives",
-            "/proc",
-            "/dev",
-            "/tmp",
-            BUILD_DIR,
-            HOME_DIR,
-            "/bin",
-        ];
+        const TAKEN: [&str; 8] = ["/usr", "/etc/alternatives", "/proc", "/dev", "/tmp", BUILD_DIR, HOME_DIR, "/bin"];
         const CLOSED: [&str; 5] = ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR];
         let hides = |taken: &&str| Path::new(taken).starts_with(prefix);
         if TAKEN.iter().any(hides) || CLOSED.iter().any(|closed| prefix.starts_with(closed)) {
@@ -60,10 +49,7 @@ impl Tool {
             return Err(ToolError::NotFolder(refused));
         }
         // Without a slash at its end, so that it joins `/bin` well.
-        Ok(Self {
-            name: name.to_owned(),
-            prefix: prefix.components().collect(),
-        })
+        Ok(Self { name: name.to_owned(), prefix: prefix.components().collect() })
     }
 
     /// What requirements call it.
@@ -96,33 +82,12 @@ mod tests {
 
     #[test]
     fn a_tool_cannot_hide_the_sandbox() {
-        for prefix in [
-            "/",
-            "/usr",
-            "/etc",
-            "/home",
-            "/tmp",
-            "/proc/1",
-            "/dev/shm",
-            "/build/x",
-            "/home/build",
-        ] {
-            assert_eq!(
-                Tool::new("t", Path::new(prefix)),
-                Err(ToolError::Reserved(prefix.into())),
-                "{prefix}"
-            );
+        for prefix in ["/", "/usr", "/etc", "/home", "/tmp", "/proc/1", "/dev/shm", "/build/x", "/home/build"] {
+            assert_eq!(Tool::new("t", Path::new(prefix)), Err(ToolError::Reserved(prefix.into())), "{prefix}");
         }
         for prefix in ["opt", "/opt/../etc", "/opt/a:b", ""] {
-            assert_eq!(
-                Tool::new("t", Path::new(prefix)),
-                Err(ToolError::NotPlain(prefix.into())),
-                "{prefix}"
-            );
+            assert_eq!(Tool::new("t", Path::new(prefix)), Err(ToolError::NotPlain(prefix.into())), "{prefix}");
         }
-        assert_eq!(
-            Tool::new("t", Path::new("/nowhere")),
-            Err(ToolError::NotFolder("/nowhere".into()))
-        );
+        assert_eq!(Tool::new("t", Path::new("/nowhere")), Err(ToolError::NotFolder("/nowhere".into())));
     }
 }

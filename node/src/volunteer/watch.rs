@@ -57,26 +57,13 @@ pub(super) struct Findings {
 
 impl Watch {
     /// `folders` are measured together.
-    pub(super) fn new(
-        limits: Limits,
-        group: Option<Arc<Group>>,
-        folders: Vec<OwnedFd>,
-        now: Instant,
-    ) -> Self {
-        let before = group
-            .as_ref()
-            .map(|group| group.counters())
-            .unwrap_or_default();
+    pub(super) fn new(limits: Limits, group: Option<Arc<Group>>, folders: Vec<OwnedFd>, now: Instant) -> Self {
+        let before = group.as_ref().map(|group| group.counters()).unwrap_or_default();
         Self {
             limits,
             group,
             before,
-            disk: Disk {
-                folders,
-                known_bytes: None,
-                due: now + MEASURE_LATEST,
-                soonest: now,
-            },
+            disk: Disk { folders, known_bytes: None, due: now + MEASURE_LATEST, soonest: now },
             next: now + PROC_INTERVAL,
             peak_memory_bytes: 0,
             cpu: None,
@@ -93,14 +80,9 @@ impl Watch {
     /// Looks once; the limit that was passed, if one was. `first` is the sandbox's process 1.
     pub(super) fn look(&mut self, first: Option<Pid>, now: Instant) -> Option<Limit> {
         let started = Instant::now();
-        let passed = self
-            .look_at_group_or_processes(first, now)
-            .or_else(|| self.disk.look(self.limits.disk_bytes, now));
-        let interval = if self.group.is_some() {
-            GROUP_INTERVAL
-        } else {
-            PROC_INTERVAL
-        };
+        let passed =
+            self.look_at_group_or_processes(first, now).or_else(|| self.disk.look(self.limits.disk_bytes, now));
+        let interval = if self.group.is_some() { GROUP_INTERVAL } else { PROC_INTERVAL };
         self.next = now + interval.max(started.elapsed() * LEISURE);
         passed
     }
@@ -111,8 +93,7 @@ impl Watch {
             if seen.oom_kills > self.before.oom_kills {
                 return Some(Limit::Memory);
             }
-            return (seen.refused_forks - self.before.refused_forks > REFUSED_FORKS)
-                .then_some(Limit::Processes);
+            return (seen.refused_forks - self.before.refused_forks > REFUSED_FORKS).then_some(Limit::Processes);
         }
         let survey = Survey::take(first?);
         self.cpu = self.cpu.max(survey.cpu());
@@ -149,10 +130,7 @@ impl Watch {
             ran_out_of_memory: after.oom_kills > self.before.oom_kills,
             ran_out_of_processes: after.refused_forks > self.before.refused_forks,
             peak_memory_bytes: after.peak_memory_bytes,
-            cpu: after
-                .cpu
-                .zip(self.before.cpu)
-                .map(|(after, before)| after.saturating_sub(before)),
+            cpu: after.cpu.zip(self.before.cpu).map(|(after, before)| after.saturating_sub(before)),
         }
     }
 }
@@ -169,30 +147,20 @@ struct Disk {
 
 impl Disk {
     fn look(&mut self, limit_bytes: u64, now: Instant) -> Option<Limit> {
-        let free = self
-            .folders
-            .first()
-            .and_then(|folder| rustix::fs::fstatfs(folder).ok())?;
-        let free_bytes = free
-            .f_bavail
-            .saturating_mul(u64::try_from(free.f_bsize).unwrap_or(1));
+        let free = self.folders.first().and_then(|folder| rustix::fs::fstatfs(folder).ok())?;
+        let free_bytes = free.f_bavail.saturating_mul(u64::try_from(free.f_bsize).unwrap_or(1));
         if free_bytes < DISK_FLOOR_BYTES {
             return Some(Limit::Disk);
         }
         // An entry costs a measurement at least a block, also where inodes are not free space.
         let room = free_bytes.saturating_add(free.f_ffree.saturating_mul(4096));
-        let suspicious = self
-            .known_bytes
-            .is_none_or(|(used, then)| used + then.saturating_sub(room) > limit_bytes);
+        let suspicious = self.known_bytes.is_none_or(|(used, then)| used + then.saturating_sub(room) > limit_bytes);
         if now < self.due && (!suspicious || now < self.soonest) {
             return None;
         }
         let started = Instant::now();
-        let measured: std::io::Result<u64> = self
-            .folders
-            .iter()
-            .map(|folder| janitor::occupied_bytes(folder.as_fd()))
-            .sum();
+        let measured: std::io::Result<u64> =
+            self.folders.iter().map(|folder| janitor::occupied_bytes(folder.as_fd())).sum();
         let cost = started.elapsed() * LEISURE;
         self.soonest = now + MEASURE_SOONEST.max(cost);
         self.due = now + MEASURE_LATEST.max(cost);
@@ -232,9 +200,7 @@ impl Survey {
         let all = fs::read_dir("/proc").into_iter().flatten().flatten();
         let all: HashMap<i32, Member> = all
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(|pid: i32| {
-                parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-            })
+            .filter_map(|pid: i32| parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
             .map(|member| (member.pid, member))
             .collect();
         let descends = |member: &Member| {
@@ -251,13 +217,7 @@ impl Survey {
             }
             false
         };
-        Self {
-            members: all
-                .values()
-                .filter(|member| descends(member))
-                .copied()
-                .collect(),
-        }
+        Self { members: all.values().filter(|member| descends(member)).copied().collect() }
     }
 
     fn threads(&self) -> u64 {
@@ -272,9 +232,7 @@ impl Survey {
     fn resident_bytes(&self) -> u64 {
         self.members
             .iter()
-            .map(|member| {
-                kibibytes(member.pid, "status", ["RssAnon:", "RssShmem:"]).unwrap_or(0) << 10
-            })
+            .map(|member| kibibytes(member.pid, "status", ["RssAnon:", "RssShmem:"]).unwrap_or(0) << 10)
             .sum()
     }
 
@@ -283,10 +241,7 @@ impl Survey {
             kibibytes(member.pid, "smaps_rollup", ["Pss_Anon:", "Pss_Shmem:"])
                 .or_else(|| kibibytes(member.pid, "status", ["RssAnon:", "RssShmem:"]))
         };
-        self.members
-            .iter()
-            .map(|member| of(member).unwrap_or(0) << 10)
-            .sum()
+        self.members.iter().map(|member| of(member).unwrap_or(0) << 10).sum()
     }
 }
 
@@ -294,13 +249,7 @@ impl Survey {
 fn kibibytes(pid: i32, file: &str, names: [&str; 2]) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let value = |line: &str| {
-        names
-            .iter()
-            .find_map(|name| line.strip_prefix(name))?
-            .trim()
-            .strip_suffix(" kB")?
-            .parse::<u64>()
-            .ok()
+        names.iter().find_map(|name| line.strip_prefix(name))?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
     };
     text.lines().filter_map(value).reduce(|a, b| a + b)
 }
@@ -325,8 +274,7 @@ mod tests {
 
     #[test]
     fn a_process_may_call_itself_anything() {
-        let stat =
-            "42 (a) b) R 7 42 42 0 -1 4194304 90 0 0 0 3 4 5 6 20 0 9 0 12345 1000 100 184467";
+        let stat = "42 (a) b) R 7 42 42 0 -1 4194304 90 0 0 0 3 4 5 6 20 0 9 0 12345 1000 100 184467";
         let member = parse_stat(42, stat).unwrap();
         assert_eq!((member.parent, member.ticks, member.threads), (7, 18, 9));
         assert!(parse_stat(1, "garbage").is_none());
@@ -334,10 +282,7 @@ mod tests {
 
     #[test]
     fn a_survey_finds_descendants_and_nobody_else() {
-        let mut child = std::process::Command::new("/bin/sh")
-            .args(["-c", "sleep 60 & sleep 60"])
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("/bin/sh").args(["-c", "sleep 60 & sleep 60"]).spawn().unwrap();
         let first = Pid::from_child(&child);
         let deadline = Instant::now() + Duration::from_secs(10);
         let survey = loop {
@@ -347,16 +292,9 @@ mod tests {
             }
             std::thread::yield_now();
         };
-        let processes: Vec<Pid> = survey
-            .members
-            .iter()
-            .filter_map(|member| Pid::from_raw(member.pid))
-            .collect();
+        let processes: Vec<Pid> = survey.members.iter().filter_map(|member| Pid::from_raw(member.pid)).collect();
         assert_eq!(processes.len(), 3);
-        assert!(
-            survey.resident_bytes() > 0
-                && survey.proportional_bytes() <= survey.resident_bytes() * 2
-        );
+        assert!(survey.resident_bytes() > 0 && survey.proportional_bytes() <= survey.resident_bytes() * 2);
         for pid in processes {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         }
@@ -368,18 +306,10 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder: OwnedFd = fs::File::open(place.path()).unwrap().into();
         let now = Instant::now();
-        let mut disk = Disk {
-            folders: vec![folder],
-            known_bytes: None,
-            due: now + MEASURE_LATEST,
-            soonest: now,
-        };
+        let mut disk = Disk { folders: vec![folder], known_bytes: None, due: now + MEASURE_LATEST, soonest: now };
         assert_eq!(disk.look(1 << 40, now), None);
         fs::write(place.path().join("big"), vec![1; 2 << 20]).unwrap();
         assert_eq!(disk.look(1 << 40, now + Duration::from_secs(1)), None);
-        assert_eq!(
-            disk.look(1 << 20, now + Duration::from_secs(10)),
-            Some(Limit::Disk)
-        );
+        assert_eq!(disk.look(1 << 20, now + Duration::from_secs(10)), Some(Limit::Disk));
     }
 }

@@ -29,38 +29,40 @@ const BUILD: &str = "build";
 const HOME: &str = "home";
 const GROUPS: &str = "groups";
 
-/// As whom a build runs, seen from the host.
+/// As whom a build runs, seen from the host. Never root: there is no way to make such a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BuildUser {
+pub struct BuildUser(Identity);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
     /// As the ordinary user that we are.
     Caller,
-    /// We are root: as this uid, which is nobody else's.
-    Own {
-        /// Also the number of the group.
-        uid: u32,
-    },
+    /// We are root: as this uid, and the group of the same number, which are nobody else's.
+    Own { uid: u32 },
 }
 
 impl BuildUser {
-    /// The user for the build in `slot`. Never root.
+    /// The user for the build in `slot`: ourselves, or a uid of its own when we are root.
     #[must_use]
     pub fn for_slot(slot: u16) -> Self {
         if rustix::process::geteuid().is_root() {
-            Self::Own {
-                uid: FIRST_BUILD_UID + u32::from(slot) % BUILD_UIDS,
-            }
+            Self(Identity::Own { uid: FIRST_BUILD_UID + u32::from(slot) % BUILD_UIDS })
         } else {
-            Self::Caller
+            Self(Identity::Caller)
         }
     }
 
     /// The uid that owns what the build writes.
     #[must_use]
     pub fn uid(self) -> u32 {
-        match self {
-            Self::Caller => rustix::process::geteuid().as_raw(),
-            Self::Own { uid } => uid,
+        match self.0 {
+            Identity::Caller => rustix::process::geteuid().as_raw(),
+            Identity::Own { uid } => uid,
         }
+    }
+
+    pub(super) fn identity(self) -> Identity {
+        self.0
     }
 }
 
@@ -84,10 +86,7 @@ pub enum WorkspaceError {
 }
 
 fn io_error<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> WorkspaceError + '_ {
-    move |source| WorkspaceError::Io {
-        path: path.to_owned(),
-        source: source.into(),
-    }
+    move |source| WorkspaceError::Io { path: path.to_owned(), source: source.into() }
 }
 
 /// The work folder of one attempt.
@@ -122,19 +121,13 @@ impl Workspace {
         let inner = |name: &CStr| {
             rustix::fs::mkdirat(&folder, name, Mode::RWXU).map_err(io_error(&path))?;
             let inner = janitor::open_folder(folder.as_fd(), name).map_err(io_error(&path))?;
-            if let BuildUser::Own { uid } = user {
+            if let Identity::Own { uid } = user.identity() {
                 janitor::give_to(inner.as_fd(), uid).map_err(io_error(&path))?;
             }
             Ok(inner)
         };
         let (build, home) = (inner(c"build")?, inner(c"home")?);
-        Ok(Self {
-            name: name.to_owned(),
-            build,
-            home,
-            path,
-            user,
-        })
+        Ok(Self { name: name.to_owned(), build, home, path, user })
     }
 
     /// The attempt's name.
@@ -172,11 +165,9 @@ impl Workspace {
     /// # Errors
     /// The system's.
     pub fn hand_over(&self) -> Result<(), WorkspaceError> {
-        match self.user {
-            BuildUser::Caller => Ok(()),
-            BuildUser::Own { uid } => {
-                janitor::give_to(self.build.as_fd(), uid).map_err(io_error(&self.path))
-            }
+        match self.user.identity() {
+            Identity::Caller => Ok(()),
+            Identity::Own { uid } => janitor::give_to(self.build.as_fd(), uid).map_err(io_error(&self.path)),
         }
     }
 
@@ -185,18 +176,12 @@ impl Workspace {
     /// # Errors
     /// The system's.
     pub fn disk_usage(&self) -> io::Result<u64> {
-        Ok(janitor::occupied_bytes(self.build.as_fd())?
-            + janitor::occupied_bytes(self.home.as_fd())?)
+        Ok(janitor::occupied_bytes(self.build.as_fd())? + janitor::occupied_bytes(self.home.as_fd())?)
     }
 
     /// Notes which control groups belong to the attempt.
-    pub(super) fn note_groups<'a>(
-        &self,
-        folders: impl Iterator<Item = &'a Path>,
-    ) -> Result<(), WorkspaceError> {
-        let lines: Vec<String> = folders
-            .map(|folder| format!("{}\n", folder.display()))
-            .collect();
+    pub(super) fn note_groups<'a>(&self, folders: impl Iterator<Item = &'a Path>) -> Result<(), WorkspaceError> {
+        let lines: Vec<String> = folders.map(|folder| format!("{}\n", folder.display())).collect();
         let path = self.path.join(GROUPS);
         fs::write(&path, lines.concat()).map_err(io_error(&path))
     }
@@ -276,28 +261,12 @@ mod tests {
         let uid = space.user().uid();
         assert_ne!(uid, 0);
         for inside in ["", "source.c", "lib", "lib/link"] {
-            assert_eq!(
-                fs::symlink_metadata(space.build_path().join(inside))
-                    .unwrap()
-                    .uid(),
-                uid,
-                "{inside}"
-            );
+            assert_eq!(fs::symlink_metadata(space.build_path().join(inside)).unwrap().uid(), uid, "{inside}");
         }
-        assert_eq!(
-            fs::metadata("/etc/shadow").map_or(0, |found| found.uid()),
-            0,
-            "no link is followed"
-        );
+        assert_eq!(fs::metadata("/etc/shadow").map_or(0, |found| found.uid()), 0, "no link is followed");
         let outer = fs::metadata(work.join("a-1")).unwrap();
-        assert_eq!(
-            (outer.uid(), outer.permissions().mode() & 0o777),
-            (rustix::process::geteuid().as_raw(), 0o700)
-        );
-        assert!(matches!(
-            Workspace::create(&work, "a-1", space.user()),
-            Err(WorkspaceError::Exists(_))
-        ));
+        assert_eq!((outer.uid(), outer.permissions().mode() & 0o777), (rustix::process::geteuid().as_raw(), 0o700));
+        assert!(matches!(Workspace::create(&work, "a-1", space.user()), Err(WorkspaceError::Exists(_))));
         space.remove().unwrap();
         assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
     }
@@ -306,7 +275,7 @@ mod tests {
     fn names_cannot_leave_the_work_folder() {
         let home = tempfile::tempdir().unwrap();
         for name in ["", ".", "..", "a/b", "A", "a\n", &"a".repeat(65)] {
-            let made = Workspace::create(&home.path().join("work"), name, BuildUser::Caller);
+            let made = Workspace::create(&home.path().join("work"), name, BuildUser::for_slot(0));
             assert!(matches!(made, Err(WorkspaceError::Name(_))), "{name:?}");
         }
     }
@@ -316,7 +285,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/tmp", home.path().join("work")).unwrap();
         assert!(matches!(
-            Workspace::create(&home.path().join("work"), "a", BuildUser::Caller),
+            Workspace::create(&home.path().join("work"), "a", BuildUser::for_slot(0)),
             Err(WorkspaceError::Io { .. })
         ));
     }

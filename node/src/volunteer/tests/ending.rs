@@ -31,10 +31,7 @@ async fn cancelling_kills_everything() {
         }
     });
     let script = format!("for i in 1 2 3 4 5; do (sleep 100; : {word}) & done; touch up; wait");
-    let end = attempt
-        .enclosure
-        .run(&step(&["sh", "-c", &script]), &cancel)
-        .await;
+    let end = attempt.enclosure.run(&step(&["sh", "-c", &script]), &cancel).await;
     assert!(matches!(end.outcome, Outcome::Cancelled), "{end:?}");
     assert_eq!(living(&word), 0);
     ordered.await.unwrap();
@@ -56,17 +53,8 @@ async fn a_cancelled_start_leaves_nothing_whenever_it_comes() {
                 cancel.cancel();
             }
         });
-        let end = attempt
-            .enclosure
-            .run(
-                &step(&["sh", "-c", &format!("sleep 100; : {word}")]),
-                &cancel,
-            )
-            .await;
-        assert!(
-            matches!(end.outcome, Outcome::Cancelled),
-            "{delay_us} us: {end:?}"
-        );
+        let end = attempt.enclosure.run(&step(&["sh", "-c", &format!("sleep 100; : {word}")]), &cancel).await;
+        assert!(matches!(end.outcome, Outcome::Cancelled), "{delay_us} us: {end:?}");
         assert_eq!(living(&word), 0, "after {delay_us} us");
         later.await.unwrap();
         attempt.close().await;
@@ -83,10 +71,7 @@ async fn an_abandoned_step_is_killed_before_the_next_one_starts() {
         end = attempt.enclosure.run(&step, &never) => panic!("{end:?}"),
         () = until(|| living(&word) >= 3) => {}
     }
-    let nothing: Result<(), _> =
-        attempt
-            .enclosure
-            .collect(&[], &CollectLimits::default(), |_, _| Ok(()));
+    let nothing: Result<(), _> = attempt.enclosure.collect(&[], &CollectLimits::default(), |_, _| Ok(()));
     assert!(nothing.is_err(), "collected from a living build");
     assert_exit(&attempt.shell("true").await, 0);
     assert_eq!(living(&word), 0);
@@ -101,20 +86,10 @@ const VICTIM_HOME: &str = "BARNRAISE_TEST_VICTIM_HOME";
 async fn a_victim() {
     let work = Path::new(&std::env::var_os(VICTIM_HOME).unwrap()).join("work");
     let workspace = Workspace::create(&work, "victim", BuildUser::for_slot(9)).unwrap();
-    let setup = Setup {
-        workspace,
-        tools: Vec::new(),
-        limits: ROOMY,
-        environment: BTreeMap::new(),
-    };
+    let setup = Setup { workspace, tools: Vec::new(), limits: ROOMY, environment: BTreeMap::new() };
     let mut enclosure = sandbox().enclose(setup).unwrap();
-    let script = format!(
-        "touch up; (trap '' TERM HUP; setsid sleep 100) & sleep 100; : {}",
-        work.display()
-    );
-    enclosure
-        .run(&step(&["sh", "-c", &script]), &CancellationToken::new())
-        .await;
+    let script = format!("touch up; (trap '' TERM HUP; setsid sleep 100) & sleep 100; : {}", work.display());
+    enclosure.run(&step(&["sh", "-c", &script]), &CancellationToken::new()).await;
 }
 
 #[tokio::test]
@@ -135,10 +110,7 @@ async fn killing_us_kills_the_build_and_the_next_start_clears_up() {
     victim.wait().unwrap();
     until(|| living(&word) == 0).await;
     assert_eq!(sweep(&home.path().join("work")).unwrap(), 1);
-    assert!(
-        groups.lines().all(|folder| !Path::new(folder).exists()),
-        "{groups}"
-    );
+    assert!(groups.lines().all(|folder| !Path::new(folder).exists()), "{groups}");
     if let Confinement::ControlGroups(_) = sandbox().confinement() {
         assert!(groups.lines().count() >= 1);
     }
@@ -156,9 +128,7 @@ fn all_of_this_holds_for_an_ordinary_user() {
         if name == "tmp" {
             fs::create_dir(&path).unwrap()
         } else {
-            fs::copy(std::env::current_exe().unwrap(), &path)
-                .map(drop)
-                .unwrap()
+            fs::copy(std::env::current_exe().unwrap(), &path).map(drop).unwrap()
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
@@ -175,8 +145,5 @@ fn all_of_this_holds_for_an_ordinary_user() {
         .unwrap();
     let said = String::from_utf8_lossy(&run.stdout);
     assert!(run.status.success(), "as an ordinary user:\n{said}");
-    assert!(
-        said.contains("test volunteer::tests::limits::a_fork_bomb_is_capped_and_dies ... ok"),
-        "{said}"
-    );
+    assert!(said.contains("test volunteer::tests::limits::a_fork_bomb_is_capped_and_dies ... ok"), "{said}");
 }

@@ -17,11 +17,7 @@ async fn ends_by(
         matches!(&end.outcome, Outcome::Limit(limit) if expected.contains(limit)),
         "{end:?} instead of {expected:?}"
     );
-    assert!(
-        started.elapsed() < limits.wall + Duration::from_secs(12),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < limits.wall + Duration::from_secs(12), "{:?}", started.elapsed());
     assert_eq!(living(word), 0, "processes are left");
     attempt.close().await;
 }
@@ -30,21 +26,9 @@ async fn ends_by(
 async fn a_fork_bomb_is_capped_and_dies() {
     let word = canary("bomb");
     let bomb = format!("b() {{ b | b & }}; (b); sleep 30; : {word}");
-    let limits = Limits {
-        wall: Duration::from_secs(4),
-        processes: 60,
-        ..ROOMY
-    };
+    let limits = Limits { wall: Duration::from_secs(4), processes: 60, ..ROOMY };
     for sandbox in [sandbox(), polling()] {
-        ends_by(
-            &sandbox,
-            limits,
-            &[],
-            &["sh", "-c", &bomb],
-            &word,
-            &[Limit::Processes, Limit::Deadline],
-        )
-        .await;
+        ends_by(&sandbox, limits, &[], &["sh", "-c", &bomb], &word, &[Limit::Processes, Limit::Deadline]).await;
     }
 }
 
@@ -54,39 +38,20 @@ const EATER: &str = "#include <stdlib.h>\n#include <string.h>\n#include <sys/wai
 
 #[tokio::test]
 async fn memory_is_limited_for_one_process_and_for_its_children() {
-    let limits = Limits {
-        memory_bytes: 192 << 20,
-        wall: Duration::from_secs(30),
-        ..ROOMY
-    };
+    let limits = Limits { memory_bytes: 192 << 20, wall: Duration::from_secs(30), ..ROOMY };
     for sandbox in [sandbox(), polling()] {
         for more in ["", " children"] {
             let word = canary("memory");
             let script = format!("cc -o eater eater.c && ./eater{more}; echo {word}; exit 0");
             // The parent exits with 0 although its children were killed.
-            ends_by(
-                &sandbox,
-                limits,
-                &[("eater.c", EATER)],
-                &["sh", "-c", &script],
-                &word,
-                &[Limit::Memory],
-            )
-            .await;
+            ends_by(&sandbox, limits, &[("eater.c", EATER)], &["sh", "-c", &script], &word, &[Limit::Memory]).await;
         }
     }
 }
 
 #[tokio::test]
 async fn temporary_files_count_as_memory_and_are_bounded() {
-    let mut attempt = Attempt::new(
-        &sandbox(),
-        Limits {
-            memory_bytes: 256 << 20,
-            ..ROOMY
-        },
-        &[],
-    );
+    let mut attempt = Attempt::new(&sandbox(), Limits { memory_bytes: 256 << 20, ..ROOMY }, &[]);
     let said = attempt.shell("dd if=/dev/zero of=/tmp/x bs=1M count=600 2>/dev/null; dd if=/dev/zero of=/dev/shm/x bs=1M count=600 2>/dev/null; du -m /tmp /dev/shm").await;
     match &said.0 {
         Outcome::Limit(Limit::Memory) => {}
@@ -98,41 +63,27 @@ async fn temporary_files_count_as_memory_and_are_bounded() {
 
 #[tokio::test]
 async fn a_log_flood_is_killed_and_both_ends_are_kept() {
-    let limits = Limits {
-        log_bytes: 64 << 10,
-        ..ROOMY
-    };
+    let limits = Limits { log_bytes: 64 << 10, ..ROOMY };
     let mut attempt = Attempt::new(&sandbox(), limits, &[]);
     let end = attempt.run(&["sh", "-c", "echo first; yes"]).await;
     assert_limit(&end.outcome, Limit::Log);
     assert!(end.usage.wall < Duration::from_secs(20), "{:?}", end.usage);
     let log = attempt.enclosure.log().to_bytes();
-    assert!(
-        log.starts_with(b"first\ny\n") && log.len() < (64 << 10) + 100,
-        "{}",
-        log.len()
-    );
+    assert!(log.starts_with(b"first\ny\n") && log.len() < (64 << 10) + 100, "{}", log.len());
     attempt.close().await;
 }
 
 #[tokio::test]
 async fn the_deadline_kills_what_ignores_signals_and_counts_over_steps() {
     let word = canary("deadline");
-    let limits = Limits {
-        wall: Duration::from_millis(1500),
-        ..ROOMY
-    };
+    let limits = Limits { wall: Duration::from_millis(1500), ..ROOMY };
     let mut attempt = Attempt::new(&sandbox(), limits, &[]);
     let script = format!("trap '' TERM INT HUP; while :; do sleep 1; done; : {word}");
     assert_exit(&attempt.shell("sleep 0.5").await, 0);
     let started = Instant::now();
     let end = attempt.run(&["sh", "-c", &script]).await;
     assert_limit(&end.outcome, Limit::Deadline);
-    assert!(
-        started.elapsed() < Duration::from_secs(1) + Duration::from_secs(10),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(1) + Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(living(&word), 0);
     assert_limit(&attempt.run(&["true"]).await.outcome, Limit::Deadline);
     attempt.close().await;
@@ -140,12 +91,7 @@ async fn the_deadline_kills_what_ignores_signals_and_counts_over_steps() {
 
 #[tokio::test]
 async fn the_disk_is_limited_against_big_many_and_promised_files() {
-    let limits = Limits {
-        disk_bytes: 32 << 20,
-        wall: Duration::from_secs(40),
-        memory_bytes: 1 << 30,
-        ..ROOMY
-    };
+    let limits = Limits { disk_bytes: 32 << 20, wall: Duration::from_secs(40), memory_bytes: 1 << 30, ..ROOMY };
     for script in [
         "exec dd if=/dev/zero of=big bs=1M count=500",
         "exec fallocate -l 20G big",
@@ -157,10 +103,7 @@ async fn the_disk_is_limited_against_big_many_and_promised_files() {
     ] {
         let mut attempt = Attempt::new(&sandbox(), limits, &[]);
         let end = attempt.run(&["sh", "-c", script]).await;
-        assert!(
-            matches!(end.outcome, Outcome::Limit(Limit::Disk)),
-            "{script}: {end:?}"
-        );
+        assert!(matches!(end.outcome, Outcome::Limit(Limit::Disk)), "{script}: {end:?}");
         attempt.close().await;
     }
 }
@@ -173,11 +116,7 @@ async fn processors_are_limited() {
         let end = attempt.run(&["sh", "-c", busy]).await;
         assert!(matches!(end.outcome, Outcome::Exited(0)), "{end:?}");
         let cpu = end.usage.cpu.unwrap();
-        assert!(
-            cpu > Duration::from_millis(50) && cpu < end.usage.wall.mul_f64(1.3),
-            "{:?}",
-            end.usage
-        );
+        assert!(cpu > Duration::from_millis(50) && cpu < end.usage.wall.mul_f64(1.3), "{:?}", end.usage);
         attempt.close().await;
     }
 }
