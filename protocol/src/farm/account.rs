@@ -38,6 +38,9 @@ struct Account {
     needs: BTreeMap<NeedId, u32>,
 }
 
+/// Requests that wait, queued jobs by class, requests by need.
+pub(super) type Open = (u32, [u32; CLASSES], BTreeMap<NeedId, u32>);
+
 /// Every requester with something open, and the virtual time of each class.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Accounts {
@@ -80,8 +83,11 @@ impl Accounts {
         tag
     }
 
-    pub(super) fn queued(&mut self, requester: PeerKey, class: Priority) {
-        self.accounts.entry(requester).or_default().queued[class_at(class)] += 1;
+    pub(super) fn queued(&mut self, requester: PeerKey, class: Priority, tag: u64) {
+        let at = class_at(class);
+        let account = self.accounts.entry(requester).or_default();
+        account.queued[at] += 1;
+        account.tags[at] = account.tags[at].max(tag);
     }
 
     /// A job of this requester is queued no more. With nothing left in the class the tag is forgotten: after grants it is
@@ -105,9 +111,9 @@ impl Accounts {
         self.virtual_time
     }
 
-    /// Requests that wait, by requester; for the invariants.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (&PeerKey, u32)> {
-        self.accounts.iter().map(|(key, account)| (key, account.waiting)).filter(|(_, waiting)| *waiting > 0)
+    /// What each requester has open: requests, queued jobs by class, requests by need. For the invariants.
+    pub(super) fn open_by_requester(&self) -> impl Iterator<Item = (PeerKey, Open)> {
+        self.accounts.iter().map(|(key, account)| (*key, (account.waiting, account.queued, account.needs.clone())))
     }
 
     fn forget_if_idle(&mut self, requester: &PeerKey) {

@@ -45,6 +45,7 @@ use queue::Queue;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use account::MAX_OPEN_REQUIREMENTS;
 pub use asked::REMEMBERED_AFTER_EXPIRY;
 pub use attempt::{MAX_CAUSES, MAX_VOLUNTEERS_LOST, RETRY_AFTER};
 pub use job::{MAX_EXCLUSIONS, MAX_PAST_LEASES};

@@ -582,7 +582,7 @@ impl Farm {
         if job.tag == 0 {
             job.tag = self.accounts.next_tag(owner.requester, job.class);
         }
-        self.accounts.queued(owner.requester, job.class);
+        self.accounts.queued(owner.requester, job.class, job.tag);
         self.queue.insert(job.lot, job.rank(id), job.fit());
     }
 

@@ -1,0 +1,172 @@
+//! What only the leader knows: liveness, roster, stamps.
+
+use crate::kit::*;
+use protocol::farm::Farm;
+use protocol::farm::command::{Command, Expiry, Witnesses};
+use protocol::farm::explain::Presence;
+use protocol::farm::liveness::Liveness;
+use protocol::farm::roster::{MAX_CLAIMS, ParkError, Roster};
+use protocol::farm::stamp::{Clock, Stamper};
+use protocol::id::LeaseId;
+use protocol::platform::Value;
+use protocol::time::{Span, Timestamp};
+use std::time::Duration;
+
+fn secs(secs: u64) -> Timestamp {
+    Timestamp::EPOCH + Span::from_secs(1_000 + secs).duration()
+}
+
+#[test]
+fn an_offer_lapses_after_three_seconds_unless_it_is_taken_up() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let lease = kit.grant(job, 10);
+    let mut liveness = Liveness::default();
+    liveness.granted(lease, key(10), secs(0));
+    assert_eq!(liveness.due(secs(2)), []);
+    assert_eq!(liveness.due(secs(3)), [Expiry::Undelivered(lease)]);
+    assert_eq!(liveness.heard(&kit.farm, key(10), &[lease], secs(2)), []);
+    assert_eq!(liveness.due(secs(16)), []);
+    assert_eq!(liveness.due(secs(17)), [Expiry::VolunteerLost(lease)]);
+    liveness.ended(lease);
+    assert_eq!((liveness.due(secs(99)), liveness.next_due()), (vec![], None));
+}
+
+#[test]
+fn a_closed_connection_leaves_five_seconds() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let lease = kit.grant(job, 10);
+    let mut liveness = Liveness::default();
+    liveness.granted(lease, key(10), secs(0));
+    liveness.heard(&kit.farm, key(10), &[lease], secs(1));
+    liveness.closed(key(10), secs(2));
+    assert_eq!(liveness.next_due(), Some(secs(7)));
+    assert_eq!(liveness.due(secs(7)), [Expiry::VolunteerLost(lease)]);
+    liveness.heard(&kit.farm, key(10), &[lease], secs(6));
+    assert_eq!(liveness.due(secs(7)), [], "it came back");
+}
+
+#[test]
+fn a_lease_that_the_volunteer_no_longer_lists_is_not_kept_alive() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let lease = kit.grant(job, 10);
+    let mut liveness = Liveness::default();
+    liveness.granted(lease, key(10), secs(0));
+    liveness.heard(&kit.farm, key(10), &[lease], secs(0));
+    for at in [5, 10] {
+        liveness.heard(&kit.farm, key(10), &[], secs(at));
+    }
+    assert_eq!(liveness.due(secs(15)), [Expiry::VolunteerLost(lease)]);
+}
+
+#[test]
+fn heartbeats_are_told_what_the_farm_does_not_know() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let lease = kit.grant(job, 10);
+    let mut liveness = Liveness::default();
+    liveness.granted(lease, key(10), secs(0));
+    assert_eq!(liveness.heard(&kit.farm, key(11), &[lease, LeaseId(99)], secs(1)), [lease, LeaseId(99)]);
+    assert_eq!(liveness.due(secs(3)), [Expiry::Undelivered(lease)], "a stranger keeps nothing alive");
+    kit.ok(Command::Cancel { request: Ask::by(1).id(), by: key(1) });
+    assert_eq!(liveness.heard(&kit.farm, key(10), &[lease], secs(2)), [lease]);
+    assert_eq!(liveness.due(secs(99)), []);
+}
+
+#[test]
+fn a_new_leader_grants_fifteen_fresh_seconds() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let lease = kit.grant(job, 10);
+    let liveness = Liveness::of_new_leader(&kit.farm, secs(0));
+    assert_eq!(liveness.due(secs(14)), []);
+    assert_eq!(liveness.due(secs(15)), [Expiry::VolunteerLost(lease)]);
+}
+
+#[test]
+fn the_longest_parked_claim_that_can_is_woken() {
+    let mut kit = Kit::new();
+    let big = machine(&[("cores", Value::Number(8))]);
+    let mut roster = Roster::default();
+    roster.park(key(10), 1, &plain(), secs(0)).unwrap();
+    roster.park(key(11), 1, &big, secs(1)).unwrap();
+    roster.park(key(12), 1, &plain(), secs(2)).unwrap();
+    let anybody = kit.submit(&Ask::by(1));
+    let only_big = kit.submit(&Ask::by(1).option(1).requires(&["cores>=8"]));
+    let nobody = kit.submit(&Ask::by(1).option(2).requires(&["cores>=9"]));
+    let woken = |roster: &Roster, farm: &Farm, job| roster.wake(farm, job).map(|claim| claim.volunteer);
+    assert_eq!(woken(&roster, &kit.farm, anybody), Some(key(10)));
+    assert_eq!(woken(&roster, &kit.farm, only_big), Some(key(11)));
+    assert_eq!(woken(&roster, &kit.farm, nobody), None);
+    let lease = kit.grant(anybody, 10);
+    kit.ok(Command::Refuse { lease, volunteer: key(10), reason: "no".to_owned() });
+    assert_eq!(woken(&roster, &kit.farm, anybody), Some(key(11)), "not who refused it");
+    assert!(roster.withdraw(key(11), 1) && !roster.withdraw(key(11), 1));
+    assert_eq!(woken(&roster, &kit.farm, anybody), Some(key(12)));
+    roster.park(key(11), 2, &big, secs(3)).unwrap();
+    roster.closed(key(12), secs(3));
+    assert_eq!(woken(&roster, &kit.farm, anybody), Some(key(11)));
+    roster.park(key(11), 2, &plain(), secs(4)).unwrap();
+    assert_eq!(woken(&roster, &kit.farm, only_big), None, "it can do less now");
+}
+
+#[test]
+fn sightings_fade_and_are_bounded() {
+    let mut roster = Roster::default();
+    roster.see(key(10), &plain(), secs(0)).unwrap();
+    roster.park(key(11), 1, &plain(), secs(0)).unwrap();
+    let presence = |roster: &Roster, at| (roster.presence(&key(10), at), roster.presence(&key(11), at));
+    assert_eq!(presence(&roster, secs(14)), (Some(Presence::Busy), Some(Presence::Free)));
+    assert_eq!(presence(&roster, secs(15)), (Some(Presence::Gone), Some(Presence::Free)));
+    roster.heard(key(10), secs(15));
+    assert_eq!(presence(&roster, secs(16)).0, Some(Presence::Busy));
+    assert_eq!((roster.sightings(secs(16)).len(), roster.alive(secs(16))), (2, 2));
+    roster.prune(secs(700));
+    assert_eq!(presence(&roster, secs(700)), (None, Some(Presence::Free)), "who has a claim parked stays");
+    for nonce in 1..=MAX_CLAIMS as u64 {
+        roster.park(key(11), nonce, &plain(), secs(1)).unwrap();
+    }
+    assert_eq!(roster.park(key(11), 1_000, &plain(), secs(1)), Err(ParkError::TooManyClaims));
+    let long = machine(&[("x", Value::Text("x".repeat(1_000)))]);
+    assert_eq!(roster.park(key(12), 1, &long, secs(1)), Err(ParkError::OutOfBounds));
+}
+
+#[test]
+fn a_witness_is_somebody_else_alive_who_could_do_it() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    kit.grant(job, 10);
+    let mut roster = Roster::default();
+    roster.see(key(10), &plain(), secs(0)).unwrap();
+    roster.see(key(11), &machine(&[("os", Value::Text("darwin".to_owned()))]), secs(0)).unwrap();
+    assert_eq!(roster.witnesses(&kit.farm, job, &key(10), secs(1)), Witnesses::Nobody);
+    roster.see(key(12), &plain(), secs(0)).unwrap();
+    assert_eq!(roster.witnesses(&kit.farm, job, &key(10), secs(1)), Witnesses::Alive);
+    assert_eq!(roster.witnesses(&kit.farm, job, &key(10), secs(20)), Witnesses::Nobody, "gone");
+}
+
+#[test]
+fn stamps_are_monotonic_and_a_senseless_clock_suspends_expiry() {
+    let hours = |hours: u64| START + Duration::from_secs(hours * 3_600);
+    let mut sane = Stamper::start(START, hours(2));
+    assert_eq!((sane.clock(), sane.stamp(Duration::from_secs(3_600))), (Clock::Trusted, hours(3)));
+    assert_eq!(sane.stamp(Duration::ZERO), hours(3), "never back");
+    sane.observe(hours(5));
+    assert_eq!(sane.stamp(Duration::from_secs(3_600)), hours(5));
+    assert_eq!(Stamper::start(Timestamp::EPOCH, START).clock(), Clock::Trusted, "a new farm");
+
+    let mut ahead = Stamper::start(START, hours(25));
+    assert_eq!((ahead.clock(), ahead.stamp(Duration::from_secs(3_600))), (Clock::Doubted, hours(1)));
+    ahead.heard(hours(26) + Duration::from_secs(301), Duration::from_secs(3_600));
+    assert_eq!(ahead.clock(), Clock::Doubted, "no agreement");
+    ahead.heard(hours(26) - Duration::from_secs(300), Duration::from_secs(3_600));
+    assert_eq!((ahead.clock(), ahead.stamp(Duration::from_secs(3_600))), (Clock::Trusted, hours(26)));
+
+    let mut behind = Stamper::start(hours(2), hours(1));
+    assert_eq!((behind.clock(), behind.stamp(Duration::ZERO)), (Clock::Doubted, hours(2)));
+    behind.trust();
+    assert_eq!((behind.clock(), behind.stamp(Duration::from_secs(3_600))), (Clock::Trusted, hours(2)));
+    assert_eq!(behind.stamp(Duration::from_secs(7_200)), hours(3));
+}
