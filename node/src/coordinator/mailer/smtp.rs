@@ -127,10 +127,9 @@ impl Smtp {
             let builder = TlsParameters::builder(config.host.clone());
             match trust {
                 Trust::System => builder.build(),
-                Trust::Only(authority) => builder
-                    .certificate_store(CertificateStore::None)
-                    .add_root_certificate(authority.clone())
-                    .build(),
+                Trust::Only(authority) => {
+                    builder.certificate_store(CertificateStore::None).add_root_certificate(authority.clone()).build()
+                }
             }
         };
         let tls = match &config.security {
@@ -291,5 +290,7 @@ impl AsyncWrite for LineByLine {
     }
 }
 
+#[cfg(test)]
+pub(super) mod sink;
 #[cfg(test)]
 mod tests;
