@@ -211,7 +211,10 @@ impl Smtp {
                 Ok(())
             }
             Err(error) => {
-                let _ = timeout(GOODBYE, connection.abort()).await;
+                // A server that answered hears a goodbye; one that is silent or gone would only cost time.
+                if error.code.is_some() {
+                    let _ = timeout(GOODBYE, connection.abort()).await;
+                }
                 Err(error)
             }
         }
