@@ -329,4 +329,6 @@ impl Desk {
 }
 
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod tests;

@@ -172,7 +172,9 @@ pub enum MailConfigError {
     #[error("`--smtp` takes smtp://[USER@]HOST[:PORT] or smtps://[USER@]HOST[:PORT]: {0}")]
     Server(&'static str),
     /// A secret among the arguments.
-    #[error("`--smtp` holds a password, which every user of this machine can see: put it into a file and name that with `--smtp-password-file`")]
+    #[error(
+        "`--smtp` holds a password, which every user of this machine can see: put it into a file and name that with `--smtp-password-file`"
+    )]
     PasswordInUrl,
     /// A user needs a password.
     #[error("`--smtp` names a user: name the file with the password by `--smtp-password-file`")]
@@ -232,9 +234,7 @@ impl MailConfig {
         };
         match (way, from) {
             (None, None) => Ok(None),
-            (None, Some(_)) => {
-                Err(MailConfigError::Alone { option: "--mail-from", needs: "`--smtp` or `--mail-dir`" })
-            }
+            (None, Some(_)) => Err(MailConfigError::Alone { option: "--mail-from", needs: "`--smtp` or `--mail-dir`" }),
             (Some(Way::Smtp(_)), None) => Err(MailConfigError::FromMissing),
             (Some(way), None) => Ok(Some(Self { from: From::parse(FROM_FOLDER)?, way })),
             (Some(way), Some(from)) => Ok(Some(Self { from, way })),
@@ -392,7 +392,8 @@ mod tests {
             assert_eq!((config.host.as_str(), config.port), (host, port), "{address}");
             assert!(format!("{:?}", config.security).starts_with(security), "{address}: {config:?}");
         }
-        for bad in ["", "mail.example.org", "http://x", "smtp://", "smtp://x/y", "smtp://x?tls=none", "smtp://a%0d%0ab"] {
+        for bad in ["", "mail.example.org", "http://x", "smtp://", "smtp://x/y", "smtp://x?tls=none", "smtp://a%0d%0ab"]
+        {
             assert!(matches!(server(&smtp(bad)), Err(MailConfigError::Server(_))), "{bad}");
         }
     }
@@ -405,10 +406,18 @@ mod tests {
         assert_eq!(MailConfig::from_options(&folder()).unwrap().unwrap().from.address().as_str(), FROM_FOLDER);
         assert!(refusal(&MailOptions { mail_dir: Some("mail".into()), ..smtp("smtp://x") }).contains("exclude"));
         assert!(refusal(&MailOptions { mail_from: None, ..smtp("smtp://x") }).contains("needs `--mail-from"));
-        assert!(refusal(&MailOptions { mail_from: Some("a@b\r\nBcc: c@d".to_owned()), ..smtp("smtp://x") }).starts_with("`--mail-from`"));
+        assert!(
+            refusal(&MailOptions { mail_from: Some("a@b\r\nBcc: c@d".to_owned()), ..smtp("smtp://x") })
+                .starts_with("`--mail-from`")
+        );
         assert!(refusal(&MailOptions { smtp_tls: Some(SmtpTls::None), ..folder() }).starts_with("`--smtp-tls`"));
-        assert!(refusal(&MailOptions { mail_dir: None, mail_from: Some("a@b".to_owned()), ..folder() }).starts_with("`--mail-from`"));
-        assert!(refusal(&MailOptions { smtp_tls: Some(SmtpTls::StartTls), ..smtp("smtps://x") }).contains("first byte"));
+        assert!(
+            refusal(&MailOptions { mail_dir: None, mail_from: Some("a@b".to_owned()), ..folder() })
+                .starts_with("`--mail-from`")
+        );
+        assert!(
+            refusal(&MailOptions { smtp_tls: Some(SmtpTls::StartTls), ..smtp("smtps://x") }).contains("first byte")
+        );
         assert!(refusal(&smtp("smtp://me@x")).contains("--smtp-password-file"));
         let leaked = refusal(&smtp("smtp://me:hunter2@x"));
         assert!(leaked.contains("--smtp-password-file") && !leaked.contains("hunter2"));

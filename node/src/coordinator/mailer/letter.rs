@@ -81,9 +81,16 @@ pub struct Letter {
 pub fn letter(occasion: &Occasion, sender: &Sender) -> Letter {
     let mut page = Page::default();
     opening(&mut page, occasion, sender);
-    asked(&mut page, occasion);
-    came_of_it(&mut page, occasion);
-    log(&mut page, occasion);
+    if matches!(occasion.ended, Ended::Built { .. }) {
+        came_of_it(&mut page, occasion);
+        asked(&mut page, occasion);
+        log(&mut page, occasion);
+    } else {
+        // Whoever reads of a failure looks for its cause first.
+        log(&mut page, occasion);
+        came_of_it(&mut page, occasion);
+        asked(&mut page, occasion);
+    }
     farewell(&mut page, occasion, sender);
     Letter { subject: subject(occasion, &sender.farm), body: page.0 }
 }
@@ -125,9 +132,9 @@ fn opening(page: &mut Page, occasion: &Occasion, sender: &Sender) {
         Ended::Built { how, .. } => {
             page.prose(&match how {
                 HowBuilt::Built => format!("{recipe} is built. Fetch it with"),
-                HowBuilt::Cached => format!(
-                    "{recipe} was there already, built before with exactly these options, so nobody had to wait. Fetch it with"
-                ),
+                HowBuilt::Cached => {
+                    format!("{recipe} is there already: exactly this was built before. Fetch it with")
+                }
             });
             fetch(page, occasion, sender);
         }
@@ -236,7 +243,7 @@ fn asked(page: &mut Page, occasion: &Occasion) {
             page.row("", &digest.to_string());
         }
     }
-    page.row("when", &moment(occasion.submitted_at));
+    page.row("asked at", &moment(occasion.submitted_at));
     page.row("request", &occasion.request.to_string());
     page.row("build key", &occasion.build_key.to_string());
 }
@@ -257,7 +264,7 @@ fn came_of_it(page: &mut Page, occasion: &Occasion) {
         page.row("volunteer", &volunteer.short());
     }
     if !occasion.fingerprint.0.is_empty() {
-        page.row("made on", &one_line(&occasion.fingerprint.to_string(), VALUE_MOST));
+        page.row("made on", &one_line(&environment(&occasion.fingerprint), VALUE_MOST));
     }
     if let Ended::Built { manifest, holding, .. } = &occasion.ended {
         page.row("artifact", &manifest.to_string());
@@ -270,11 +277,20 @@ fn came_of_it(page: &mut Page, occasion: &Occasion) {
     }
 }
 
+/// Such as `glibc 2.36, cc 12.2.0`.
+fn environment(fingerprint: &Fingerprint) -> String {
+    let words =
+        fingerprint.0.iter().map(|(key, value)| format!("{} {value}", key.strip_prefix("tool.").unwrap_or(key)));
+    words.collect::<Vec<_>>().join(", ")
+}
+
 fn outcome(ended: &Ended) -> String {
     match ended {
         Ended::Built { how: HowBuilt::Built, .. } => "built".to_owned(),
         Ended::Built { how: HowBuilt::Cached, .. } => "cached: built before".to_owned(),
-        Ended::BuildError { confirmed: Confirmed::Yes, .. } => "build error, confirmed by a second volunteer".to_owned(),
+        Ended::BuildError { confirmed: Confirmed::Yes, .. } => {
+            "build error, confirmed by a second volunteer".to_owned()
+        }
         Ended::BuildError { confirmed: Confirmed::No, .. } => "build error".to_owned(),
         Ended::Infrastructure { .. } => "infrastructure".to_owned(),
         Ended::Policy(PolicyEnd::Limit(limit)) => format!("policy, {limit}"),

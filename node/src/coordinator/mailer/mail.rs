@@ -116,15 +116,13 @@ impl Mail {
             .date(date)
             .message_id(Some(format!("<{notice}@{}>", sender.domain())))
             // RFC 3834 section 5: so that no responder answers.
-            .raw_header(HeaderValue::new(
-                HeaderName::new_from_ascii_str("Auto-Submitted"),
-                "auto-generated".to_owned(),
-            ))
+            .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned()))
             .singlepart(
                 SinglePart::builder()
                     .header(ContentType::TEXT_PLAIN)
                     .header(ContentTransferEncoding::QuotedPrintable)
-                    .body(letter.body.clone()),
+                    // The part's own line end closes the last line.
+                    .body(letter.body.trim_end_matches('\n').to_owned()),
             )?;
         Ok(Self { notice, from: sender, to: recipient, bytes: message.formatted() })
     }
@@ -161,7 +159,16 @@ mod tests {
         assert_eq!((named.name.as_deref(), named.address.as_str()), (Some("The büild farm"), "farm@example.org"));
         assert_eq!(bare.or_named("pypy").name.as_deref(), Some("pypy"));
         assert_eq!(named.or_named("pypy").name.as_deref(), Some("The büild farm"));
-        for bad in ["", "farm", "A <b>", "A\r\nBcc: <v@example.org>", "A\u{2028} <a@b>", "a@b, <c@d>", "<a@b> c", "\"A\" <a@b>"] {
+        for bad in [
+            "",
+            "farm",
+            "A <b>",
+            "A\r\nBcc: <v@example.org>",
+            "A\u{2028}B <a@b>",
+            "a@b, <c@d>",
+            "<a@b> c",
+            "\"A\" <a@b>",
+        ] {
             assert!(From::parse(bad).is_err(), "{bad:?}");
         }
     }
@@ -181,14 +188,23 @@ mod tests {
         ];
         for text in hostile {
             let letter = Letter { subject: text.to_owned(), body: format!("{text}\n") };
-            let mail =
-                Mail::new(NoticeId(Digest::of(b"n")), &from, &to, Timestamp::EPOCH, &letter).unwrap();
+            let mail = Mail::new(NoticeId(Digest::of(b"n")), &from, &to, Timestamp::EPOCH, &letter).unwrap();
             let raw = String::from_utf8(mail.bytes.clone()).unwrap();
             let (head, body) = raw.split_once("\r\n\r\n").unwrap();
-            let names: Vec<_> =
-                head.split("\r\n").filter(|line| !line.starts_with([' ', '\t'])).filter_map(|l| l.split_once(':')).collect();
+            let names: Vec<_> = head
+                .split("\r\n")
+                .filter(|line| !line.starts_with([' ', '\t']))
+                .filter_map(|l| l.split_once(':'))
+                .collect();
             let expected = [
-                "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type",
+                "From",
+                "To",
+                "Subject",
+                "Date",
+                "Message-ID",
+                "Auto-Submitted",
+                "MIME-Version",
+                "Content-Type",
                 "Content-Transfer-Encoding",
             ];
             assert_eq!(names.iter().map(|(name, _)| *name).collect::<Vec<_>>(), expected, "{text:?}");
@@ -204,7 +220,8 @@ mod tests {
         let from = From::parse("farm@example.org").unwrap();
         let letter = Letter { subject: "s".to_owned(), body: "b\n".to_owned() };
         let last = Timestamp::from_millis(u64::MAX);
-        let mail = Mail::new(NoticeId(Digest::of(b"n")), &from, &"me@localhost".parse().unwrap(), last, &letter).unwrap();
+        let mail =
+            Mail::new(NoticeId(Digest::of(b"n")), &from, &"me@localhost".parse().unwrap(), last, &letter).unwrap();
         assert!(String::from_utf8(mail.bytes).unwrap().contains("Date: Fri, 31 Dec 9999 23:59:59 +0000\r\n"));
     }
 }

@@ -127,10 +127,9 @@ impl Smtp {
             let builder = TlsParameters::builder(config.host.clone());
             match trust {
                 Trust::System => builder.build(),
-                Trust::Only(authority) => builder
-                    .certificate_store(CertificateStore::None)
-                    .add_root_certificate(authority.clone())
-                    .build(),
+                Trust::Only(authority) => {
+                    builder.certificate_store(CertificateStore::None).add_root_certificate(authority.clone()).build()
+                }
             }
         };
         let tls = match &config.security {
@@ -212,7 +211,10 @@ impl Smtp {
                 Ok(())
             }
             Err(error) => {
-                let _ = timeout(GOODBYE, connection.abort()).await;
+                // A server that answered hears a goodbye; one that is silent or gone would only cost time.
+                if error.code.is_some() {
+                    let _ = timeout(GOODBYE, connection.abort()).await;
+                }
                 Err(error)
             }
         }
@@ -291,5 +293,7 @@ impl AsyncWrite for LineByLine {
     }
 }
 
+#[cfg(test)]
+pub(super) mod sink;
 #[cfg(test)]
 mod tests;
