@@ -5,21 +5,25 @@
 //! names, so that two checkouts of one manifest are the same to a build that looks.
 
 use super::folder::{self, Folder};
-use super::store::{Inner, Store, StoreError};
+use super::{Checking, ChunkSource, Reading};
 use protocol::digest::Digest;
 use protocol::time::Timestamp;
 use protocol::tree::{Manifest, Node, TreePath};
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A tree cannot be written out.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckoutError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// A chunk cannot be read.
+    #[error("the source cannot be read: {0}")]
+    Read(io::Error),
+    /// The program is ending.
+    #[error("the node is ending")]
+    ShuttingDown,
     /// A chunk is not here, or was found damaged.
     #[error("`{path}` needs the chunk {digest}, which is not here")]
     Missing {
@@ -45,16 +49,22 @@ pub enum CheckoutError {
 ///
 /// [`CheckoutError`]; what was written so far stays.
 pub async fn checkout(
-    store: &Store,
+    source: Arc<dyn ChunkSource>,
     manifest: &Manifest,
     dir: &Path,
     modified: Timestamp,
 ) -> Result<(), CheckoutError> {
     let (manifest, dir) = (manifest.clone(), dir.to_owned());
-    store.run(move |inner| Ok(write(inner, &manifest, &dir, Duration::from_millis(modified.as_millis())))).await?
+    let modified = Duration::from_millis(modified.as_millis());
+    match source.reading() {
+        Reading::Immediate => write(&*source, &manifest, &dir, modified),
+        Reading::Blocks => tokio::task::spawn_blocking(move || write(&*source, &manifest, &dir, modified))
+            .await
+            .map_err(|_| CheckoutError::ShuttingDown)?,
+    }
 }
 
-fn write(inner: &Inner, manifest: &Manifest, dir: &Path, modified: Duration) -> Result<(), CheckoutError> {
+fn write(source: &dyn ChunkSource, manifest: &Manifest, dir: &Path, modified: Duration) -> Result<(), CheckoutError> {
     let mut folder = Folder::open(dir).map_err(failed(""))?;
     let mut folders = BTreeSet::new();
     for entry in manifest.entries() {
@@ -63,7 +73,8 @@ fn write(inner: &Inner, manifest: &Manifest, dir: &Path, modified: Duration) -> 
             Node::File { mode, chunks, .. } => {
                 let mut file = folder.create_file(path).map_err(failed(path.as_str()))?;
                 for digest in chunks {
-                    let chunk = inner.read(digest)?;
+                    let chunk = source.read(digest).map_err(CheckoutError::Read)?;
+                    let chunk = chunk.filter(|chunk| source.checking() == Checking::Done || Digest::of(chunk) == *digest);
                     let chunk = chunk.ok_or_else(|| CheckoutError::Missing { path: path.clone(), digest: *digest })?;
                     file.write_all(&chunk).map_err(failed(path.as_str()))?;
                 }

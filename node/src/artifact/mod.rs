@@ -13,9 +13,12 @@
 pub mod checkout;
 pub mod eviction;
 pub mod folder;
+pub mod gather;
+pub mod import;
 pub mod index;
 pub mod store;
 pub mod transfer;
+pub mod upload;
 
 pub use store::{Batch, FileChunks, Store, StoreError};
 
@@ -41,6 +44,20 @@ pub trait ChunkSource: Send + Sync {
     /// Whether [`ChunkSource::read`] already compares the bytes with the digest.
     fn checking(&self) -> Checking {
         Checking::LeftToReader
+    }
+}
+
+impl<T: ChunkSource + ?Sized> ChunkSource for std::sync::Arc<T> {
+    fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        (**self).read(digest)
+    }
+
+    fn reading(&self) -> Reading {
+        (**self).reading()
+    }
+
+    fn checking(&self) -> Checking {
+        (**self).checking()
     }
 }
 

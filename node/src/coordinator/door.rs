@@ -9,7 +9,6 @@ use super::judge::judged;
 use super::ledger::{Ledger, LedgerError};
 use super::logs::{LogPlace, Logs};
 use super::pull::Pulls;
-use crate::artifact::Store;
 use crate::clock::Clock;
 use crate::hearsay::Hearsay;
 use crate::network::{Caller, Network};
@@ -45,7 +44,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Door {
     pub(super) ledger: Ledger,
     pub(super) network: Network,
-    pub(super) store: Store,
     pub(super) farm: FarmId,
     pub(super) secret: SecretKey,
     pub(super) clock: Clock,
@@ -81,7 +79,7 @@ impl Door {
                 Answer::Done
             }
             Control::Evicted { build_key } => self.command(Command::Lost { build_key, holder: caller.peer }).await,
-            Control::Hello(_) | Control::Charter | Control::ReadLog { .. } => return None,
+            Control::Hello(_) | Control::Charter | Control::Ticket | Control::ReadLog { .. } => return None,
         })
     }
 

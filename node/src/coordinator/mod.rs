@@ -97,7 +97,7 @@ impl Coordinator {
         tracker.spawn(tell_desk(network.clone(), bell.clone(), stop.clone()));
         tracker.spawn(note_moves(ledger.clone(), mover, stop.clone()));
         tracker.close();
-        let door = Door { ledger, network, store, farm, secret, clock, desk: bell, seen, moved, pulls, logs, hearsay };
+        let door = Door { ledger, network, farm, secret, clock, desk: bell, seen, moved, pulls, logs, hearsay };
         Self { door, tracker }
     }
 

@@ -8,27 +8,25 @@
 //! and the smoke test, never an exit status alone. A failure is the recipe's own (*build error*), a limit, or *infrastructure*;
 //! which one it is, is decided where it happens and never guessed from a text.
 
-use super::build_log::BuildLog;
-use super::collect::{CollectError, CollectLimits, FileKind, OutputPattern, collect};
-use super::enclosure::{Enclosure, EnclosureError, Setup};
 use super::fetch::{self, FetchRules};
-use super::limits::Limits;
 use super::machine::Share;
-use super::process::Outcome as StepOutcome;
-use super::sandbox::{Sandbox, Step, Tool};
 use super::workshop::{Made, Order, Stopped, Workshop};
-use super::workspace::{BuildUser, Workspace, WorkspaceError};
+use super::{
+    BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, Outcome as StepOutcome,
+    OutputPattern, Sandbox, Setup, Step, Tool, Workspace,
+};
 use crate::artifact::checkout::{CheckoutError, checkout};
-use crate::artifact::import::{self, ImportError};
-use crate::artifact::transfer::{self, TransferError};
-use crate::artifact::{ChunkSource, Store, StoreError};
+use crate::artifact::gather;
+use crate::artifact::import;
+use crate::artifact::transfer::TransferError;
+use crate::artifact::{Batch, ChunkSource, Store, StoreError};
 use crate::catalogue;
 use crate::coordinators::Coordinators;
 use crate::network::Network;
 use futures::future::{BoxFuture, FutureExt as _};
 use protocol::digest::Digest;
 use protocol::platform::{Capability, Standing};
-use protocol::recipe::Recipe;
+use protocol::recipe::{Output, Recipe};
 use protocol::report::{Fingerprint, Limit, Outcome, Smoke};
 use protocol::request::{CheckedRequest, Source};
 use protocol::time::Timestamp;
@@ -36,7 +34,7 @@ use protocol::tree::{Entry, Manifest, Mode, Node, TreePath};
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -129,19 +127,19 @@ impl Builder {
         let steps = recipe.steps(&spec.options, jobs).map_err(|error| Failure::BuildError(error.to_string()))?;
         let smoke = recipe.smoke(&spec.options).map_err(|error| Failure::BuildError(error.to_string()))?;
         let limits = self.limits(&recipe);
-        let mut enclosure = self.enclose(order, &format!("{}", order.lease), &source, limits, Share::default_log()).await?;
+        let mut enclosure = self.enclose(order, &format!("{}", order.lease), &source, limits, order.log.clone()).await?;
         times.fetched = started.elapsed();
         let building = Instant::now();
         let ran = run_steps(&mut enclosure, order, &steps).await;
         times.built = building.elapsed();
         ran?;
-        let (manifest, batch) = self.collect(&enclosure, &recipe).await?;
+        let (enclosure, manifest, batch) = self.collect(enclosure, &recipe).await?;
         let size_bytes = manifest.total_bytes();
         let id = match batch.commit_artifact(&manifest).await {
             Ok(_) => manifest.id(),
             Err(error) => return Err(store_failed(&error)),
         };
-        close(enclosure).await?;
+        clear(enclosure);
         let smoke = match smoke {
             Some(test) => {
                 let tree = Tree { manifest, chunks: Arc::new(self.store.clone()) };
@@ -162,7 +160,7 @@ impl Builder {
             None => {
                 let blob = match self.store.get(&spec.recipe.0).await.map_err(|error| store_failed(&error))? {
                     Some(blob) => blob,
-                    None => transfer::fetch_blob(&self.network, spec.recipe.0, &providers).await.map_err(unfetched)?,
+                    None => gather::small_blob(&self.network, spec.recipe.0, providers.clone()).await.map_err(unfetched)?,
                 };
                 Recipe::decode(&blob).map_err(|error| Failure::BuildError(error.to_string()))?
             }
@@ -171,9 +169,8 @@ impl Builder {
         let source = match &spec.source {
             Source::Inline => Tree { manifest: Manifest::default(), chunks: Arc::new(Nowhere) },
             Source::Tree(id) => {
-                transfer::fetch_into_store(&self.network, &self.store, *id, providers).await.map_err(unfetched)?;
-                let manifest = self.store.manifest(*id).await.map_err(|error| store_failed(&error))?;
-                let manifest = manifest.ok_or_else(|| Failure::Infrastructure("the source vanished".to_owned()))?;
+                let manifest =
+                    gather::tree_into_store(&self.network, &self.store, *id, providers).await.map_err(unfetched)?;
                 Tree { manifest, chunks: Arc::new(self.store.clone()) }
             }
             Source::Archive { digest, size, url } => {
@@ -181,10 +178,7 @@ impl Builder {
                 let archive = fetch::archive(&self.fetch, url, *digest, *size)
                     .await
                     .map_err(|error| Failure::Infrastructure(format!("the source cannot be fetched: {error}")))?;
-                let imported = import::import_archive(archive.path()).await.map_err(|error| match error {
-                    ImportError::Io { .. } => Failure::Infrastructure(error.to_string()),
-                    error => Failure::BuildError(format!("the archive cannot be unpacked: {error}")),
-                })?;
+                let imported = unpack(archive).await?;
                 Tree { manifest: imported.manifest.clone(), chunks: Arc::new(imported) }
             }
         };
@@ -241,31 +235,22 @@ impl Builder {
     }
 
     /// Takes the declared outputs into the store, not yet committed.
-    async fn collect(&self, enclosure: &Enclosure, recipe: &Recipe) -> Result<(Manifest, crate::artifact::Batch), Failure> {
+    async fn collect(&self, enclosure: Enclosure, recipe: &Recipe) -> Result<(Enclosure, Manifest, Batch), Failure> {
         let patterns = recipe
             .outputs()
             .iter()
             .map(|output| output.path.as_str().parse())
             .collect::<Result<Vec<OutputPattern>, _>>()
             .map_err(|error| Failure::BuildError(error.to_string()))?;
-        let limits = CollectLimits::default();
-        let mut batch = self.store.batch();
-        let mut entries = Vec::new();
-        let outputs = collect(enclosure, &patterns, limits).map_err(|error| uncollected(&error))?;
-        for output in outputs {
-            let (collected, file) = output.map_err(|error| uncollected(&error))?;
-            let wrong = |error: &dyn std::fmt::Display| Failure::BuildError(format!("an output cannot be named: {error}"));
-            let path = TreePath::try_from(collected.path).map_err(|error| wrong(&error))?;
-            let placed = recipe.outputs().iter().find_map(|output| output.place(&path)).unwrap_or(path);
-            let mode = match collected.kind {
-                FileKind::Plain => Mode::Plain,
-                FileKind::Executable => Mode::Executable,
-            };
-            let content = batch.file(file).await.map_err(|error| store_failed(&error))?;
-            entries.push(Entry { path: placed, node: Node::File { mode, size: content.size, chunks: content.chunks } });
-        }
+        let batch = self.store.batch();
+        let rules = recipe.outputs().to_vec();
+        let taking = tokio::task::spawn_blocking(move || {
+            let (batch, entries) = take_outputs(&enclosure, &patterns, &rules, batch)?;
+            Ok((enclosure, batch, entries))
+        });
+        let (enclosure, batch, entries) = taking.await.map_err(|_| ending())??;
         let manifest = Manifest::new(entries).map_err(|error| Failure::BuildError(format!("the outputs are no tree: {error}")))?;
-        Ok((manifest, batch))
+        Ok((enclosure, manifest, batch))
     }
 
     async fn smoke(&self, order: &Order, artifact: &Tree, test: protocol::recipe::SmokeTest) -> Result<(), Failure> {
@@ -286,7 +271,7 @@ impl Builder {
         let said = said.to_bytes();
         order.log.append(&said);
         judge_step(end.outcome, &format!("the smoke test `{}`", test.argv.join(" ")))?;
-        close(enclosure).await?;
+        clear(enclosure);
         match &test.expect {
             Some(expected) if !String::from_utf8_lossy(&said).contains(expected.as_str()) => {
                 Err(Failure::BuildError(format!("the smoke test did not print `{expected}`")))
@@ -326,6 +311,42 @@ impl ChunkSource for Nowhere {
     }
 }
 
+/// Takes every declared output into the batch. Blocks.
+fn take_outputs(
+    enclosure: &Enclosure,
+    patterns: &[OutputPattern],
+    rules: &[Output],
+    batch: Batch,
+) -> Result<(Batch, Vec<Entry>), Failure> {
+    let runtime = tokio::runtime::Handle::current();
+    let mut entries = Vec::new();
+    let mut failure = None;
+    let collected = enclosure.collect(patterns, &CollectLimits::default(), |collected, file| {
+        let path = TreePath::try_from(collected.path.as_str()).map_err(io::Error::other)?;
+        let placed = rules.iter().find_map(|output| output.place(&path)).unwrap_or(path);
+        let mode = match collected.kind {
+            FileKind::Plain => Mode::Plain,
+            FileKind::Executable => Mode::Executable,
+        };
+        match runtime.block_on(batch.file(file.try_clone()?)) {
+            Ok(content) => {
+                let node = Node::File { mode, size: content.size, chunks: content.chunks };
+                entries.push(Entry { path: placed, node });
+                Ok(())
+            }
+            Err(error) => {
+                failure = Some(store_failed(&error));
+                Err(io::Error::other("the store failed"))
+            }
+        }
+    });
+    match (failure, collected) {
+        (Some(failure), _) => Err(failure),
+        (None, Err(error)) => Err(uncollected(&error)),
+        (None, Ok(())) => Ok((batch, entries)),
+    }
+}
+
 async fn run_steps(enclosure: &mut Enclosure, order: &Order, steps: &[protocol::recipe::Step]) -> Result<(), Failure> {
     for (at, step) in steps.iter().enumerate() {
         let shown = step.argv.join(" ");
@@ -357,8 +378,21 @@ fn judge_step(outcome: StepOutcome, what: &str) -> Result<(), Failure> {
     }
 }
 
-async fn close(enclosure: Enclosure) -> Result<(), Failure> {
-    enclosure.close().await.map_err(|error| Failure::Infrastructure(format!("the work folder cannot be cleared: {error}")))
+async fn unpack(archive: tempfile::NamedTempFile) -> Result<import::Imported, Failure> {
+    import::import_archive(archive.path()).await.map_err(|error| Failure::BuildError(format!("the archive cannot be unpacked: {error}")))
+}
+
+/// Clears an attempt away; the report need not wait for it, and what stays is swept at the next start.
+fn clear(enclosure: Enclosure) {
+    tokio::spawn(async move {
+        if let Err(error) = enclosure.close().await {
+            tracing::warn!(%error, "a work folder cannot be cleared");
+        }
+    });
+}
+
+fn ending() -> Failure {
+    Failure::Infrastructure("the volunteer is ending".to_owned())
 }
 
 fn unfetched(error: TransferError) -> Failure {
@@ -371,7 +405,7 @@ fn store_failed(error: &StoreError) -> Failure {
 
 fn uncollected(error: &CollectError) -> Failure {
     match error {
-        CollectError::Io { .. } => Failure::Infrastructure(error.to_string()),
+        CollectError::Io { .. } | CollectError::Visitor(_) => Failure::Infrastructure(error.to_string()),
         error => Failure::BuildError(error.to_string()),
     }
 }
@@ -383,15 +417,6 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(Failure::Infrastructure(error.into().to_string())),
-        Err(_) => Err(Failure::Infrastructure("the volunteer is ending".to_owned())),
+        Err(_) => Err(ending()),
     }
-}
-
-/// Whether anything is left of an earlier run below `work`, and away with it.
-///
-/// # Errors
-///
-/// The system's.
-pub fn sweep(work: &Path) -> Result<usize, WorkspaceError> {
-    super::workspace::sweep(work)
 }

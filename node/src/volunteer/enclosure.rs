@@ -31,6 +31,8 @@ pub struct Setup {
     pub limits: Limits,
     /// Of every step, `SOURCE_DATE_EPOCH` among them.
     pub environment: BTreeMap<String, String>,
+    /// Where the output of every step goes. Whoever made it says when it is finished.
+    pub log: BuildLog,
 }
 
 /// Why an attempt could not be set up or cleared away.
@@ -92,7 +94,7 @@ impl Sandbox {
             }
             Confinement::Polling(_) => None,
         };
-        let log = BuildLog::new(setup.limits.log_bytes);
+        let log = setup.log.clone();
         let shared = Arc::new(Shared { sandbox: self.clone(), setup, group });
         Ok(Enclosure { shared, log, spent: Duration::ZERO, state: State::Quiet })
     }
@@ -149,13 +151,12 @@ impl Enclosure {
         }
     }
 
-    /// Ends the log and removes control group and work folder.
+    /// Removes control group and work folder.
     ///
     /// # Errors
     /// [`EnclosureError`]; what stays is removed by the next sweep.
     pub async fn close(mut self) -> Result<(), EnclosureError> {
         self.settle().await;
-        self.log.finish();
         if !self.is_quiet() {
             return Err(SandboxFailure::Unsettled.into());
         }
@@ -218,7 +219,7 @@ impl Shared {
     }
 
     fn supervise(&self, order: Order, step: &Step) -> StepEnd {
-        let Setup { workspace, tools, limits, environment } = &self.setup;
+        let Setup { workspace, tools, limits, environment, log: _ } = &self.setup;
         let scene = Scene { workspace, tools, limits, environment, group: self.group.as_deref() };
         supervise(order, || self.sandbox.start(&scene, step))
     }

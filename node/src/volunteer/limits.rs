@@ -3,7 +3,6 @@
 //! The numbers are chosen by the volunteer's owner and the recipe; this module only gives them units. It promises that every
 //! limit has one name, the same in types, reports and mail.
 
-use std::fmt;
 use std::time::Duration;
 
 /// What all steps of one attempt may use together.
@@ -21,31 +20,4 @@ pub struct Limits {
     pub disk_bytes: u64,
     /// Processor cores.
     pub cores: u32,
-}
-
-/// The limit that ended an attempt. Prints as `limit:memory`, `limit:pids` and so on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// More memory than [`Limits::memory_bytes`].
-    Memory,
-    /// More processes than [`Limits::processes`].
-    Processes,
-    /// Longer than [`Limits::wall`].
-    Deadline,
-    /// More than [`Limits::disk_bytes`], or the host's disk is nearly full.
-    Disk,
-    /// A flood of output, four times [`Limits::log_bytes`].
-    Log,
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "limit:memory",
-            Self::Processes => "limit:pids",
-            Self::Deadline => "limit:deadline",
-            Self::Disk => "limit:disk",
-            Self::Log => "limit:log",
-        })
-    }
 }

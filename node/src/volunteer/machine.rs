@@ -94,15 +94,26 @@ pub const KNOWN_TOOLS: &[KnownTool] = &[
 #[must_use]
 pub fn share(limits: &OwnerLimits, work: &Path) -> Share {
     let slots = u64::from(limits.slots.get());
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    let memory_mib = system.total_memory() >> 20;
+    let memory_mib = total_memory_mib();
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let free_mib = free_disk_mib(work);
     Share {
         cores: (cores / slots).max(1),
         memory_mib: limits.memory_mib.unwrap_or(memory_mib * 3 / 4).min(memory_mib) / slots,
         disk_mib: limits.disk_mib.unwrap_or(free_mib / 2).min(free_mib) / slots,
+    }
+}
+
+fn total_memory_mib() -> u64 {
+    match sysinfo::System::new() {
+        Ok(mut system) => {
+            system.refresh_memory();
+            system.total_memory() >> 20
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the size of the memory is not known: announcing none");
+            0
+        }
     }
 }
 

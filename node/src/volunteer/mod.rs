@@ -16,22 +16,30 @@
 //! ended, `outcome` what that is called, `hierarchy`, `cgroup` and `watch` what it may use, `workspace` and `janitor` where it
 //! works, `output` and `collect` what is taken from it. Nothing here trusts the build, its files, its names or its exit status.
 
+pub mod announce;
 mod build_log;
+pub mod builder;
 mod cgroup;
 mod collect;
+pub mod duty;
 mod enclosure;
+pub mod fetch;
 mod hierarchy;
 mod janitor;
 mod launcher;
 mod limits;
+pub mod machine;
 mod outcome;
 mod output;
 mod probe;
 mod process;
+pub mod running;
 mod sandbox;
 mod seccomp;
+pub mod staff;
 mod tool;
 mod watch;
+pub mod workshop;
 mod workspace;
 
 pub use build_log::{BuildLog, CHUNK_BYTES, LogChunk};
@@ -39,7 +47,7 @@ pub use collect::{CollectError, CollectLimits, Collected, FileKind};
 pub use enclosure::{Enclosure, EnclosureError, Setup};
 pub use hierarchy::{Absent, Hierarchy, Seat};
 pub use launcher::{LaunchError, Moment};
-pub use limits::{Limit, Limits};
+pub use limits::Limits;
 pub use outcome::{Outcome, SandboxFailure, StepEnd, Usage};
 pub use output::{NotAPattern, OutputPattern};
 pub use probe::Unavailable;

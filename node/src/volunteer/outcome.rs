@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::launcher::LaunchError;
-use super::limits::Limit;
+use protocol::report::Limit;
 use super::watch::Findings;
 
 /// How a step ended.

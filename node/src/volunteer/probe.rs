@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::build_log::BuildLog;
 use super::enclosure::{EnclosureError, Setup, try_once};
 use super::hierarchy;
 use super::launcher::Moment;
@@ -160,7 +161,13 @@ impl Sandbox {
             Ok(workspace) => workspace,
             Err(error) => return other(Unavailable::WorkFolder(error.to_string())),
         };
-        let setup = Setup { workspace, tools: Vec::new(), limits: TRIAL, environment: BTreeMap::new() };
+        let setup = Setup {
+            workspace,
+            tools: Vec::new(),
+            limits: TRIAL,
+            environment: BTreeMap::new(),
+            log: BuildLog::new(TRIAL.log_bytes),
+        };
         let step = Step { argv: vec!["true".to_owned()], environment: BTreeMap::new() };
         let (end, log) = match try_once(self, setup, &step) {
             Ok(tried) => tried,

@@ -18,7 +18,8 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 use super::build_log::BuildLog;
 use super::cgroup::Group;
 use super::launcher::{LaunchError, Launched};
-use super::limits::{Limit, Limits};
+use super::limits::Limits;
+use protocol::report::Limit;
 use super::outcome::{Ending, Outcome, SandboxFailure, StepEnd, Stop, Usage, conclude};
 use super::watch::{Findings, Watch};
 

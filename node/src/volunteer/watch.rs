@@ -14,7 +14,8 @@ use rustix::process::Pid;
 
 use super::cgroup::{Counters, Group};
 use super::janitor;
-use super::limits::{Limit, Limits};
+use super::limits::Limits;
+use protocol::report::Limit;
 
 /// Between two looks at counters of a control group.
 const GROUP_INTERVAL: Duration = Duration::from_millis(100);

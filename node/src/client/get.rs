@@ -1,0 +1,232 @@
+//! The whole way of a request: found or built, then fetched.
+
+use super::deliver::Delivery;
+use super::find::{Found, Search};
+use super::order::OrderError;
+use super::session::Session;
+use super::wish::{SignedWish, Wish, WishError};
+use crate::artifact::import::Imported;
+use crate::artifact::transfer::{Progress, TransferError};
+use crate::artifact::upload::{Blobs, Both, Uploads};
+use crate::catalogue;
+use crate::chance::Chance;
+use protocol::farm::explain::{Ended, Explanation, HowBuilt, RequestView};
+use protocol::id::{BuildKey, ManifestId, PeerKey, RequestId};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What happens on the way, for whoever shows it.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// The request is signed.
+    Signed {
+        /// What is asked for.
+        build_key: BuildKey,
+    },
+    /// The farm holds the request.
+    Submitted {
+        /// The request.
+        request: RequestId,
+    },
+    /// The request as the farm sees it now.
+    Seen {
+        /// The request.
+        request: RequestId,
+        /// How it stands.
+        view: Box<RequestView>,
+    },
+    /// Files are coming.
+    Fetching(Progress),
+}
+
+/// How a request went.
+#[derive(Debug)]
+pub enum Got {
+    /// The files are here.
+    Delivered(Box<Delivered>),
+    /// The farm holds request and source; nobody waits here.
+    Detached {
+        /// The request.
+        request: RequestId,
+        /// What is asked for.
+        build_key: BuildKey,
+    },
+    /// It ended otherwise.
+    Ended {
+        /// The request.
+        request: RequestId,
+        /// How it stood at the end.
+        view: Box<RequestView>,
+        /// How it ended.
+        ended: Ended,
+    },
+}
+
+/// Files on disk, and where they come from.
+#[derive(Debug)]
+pub struct Delivered {
+    /// The request; `None` when the build was found without asking for it.
+    pub request: Option<RequestId>,
+    /// What was asked for.
+    pub build_key: BuildKey,
+    /// Whether it was built for this request.
+    pub how: HowBuilt,
+    /// The artifact.
+    pub manifest: ManifestId,
+    /// Who built it.
+    pub volunteer: Option<PeerKey>,
+    /// The folder that holds the files.
+    pub folder: PathBuf,
+    /// Files and providers.
+    pub delivery: Delivery,
+    /// How the request stood at the end; `None` when the build was found without asking for it.
+    pub view: Option<RequestView>,
+}
+
+/// Why nothing was delivered although nothing ended.
+#[derive(Debug, thiserror::Error)]
+pub enum GetError {
+    /// The wish is no request.
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    /// The farm did not do what was asked.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// There is a verdict, but nobody was found who has the files.
+    #[error("it is built, but cannot be fetched: {0}")]
+    Transfer(#[from] TransferError),
+    /// It was built, and the verdict cannot be found any more.
+    #[error("it is built, but its verdict cannot be found")]
+    NoVerdict,
+}
+
+/// Whether to wait for the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Wait, and fetch.
+    Wait,
+    /// Return when the farm holds request and source.
+    Detach,
+}
+
+/// Everything a request needs.
+#[derive(Debug)]
+pub struct Errand<'a> {
+    /// The connection to the farm.
+    pub session: &'a Session,
+    /// Where the source is served from while the farm takes it over.
+    pub uploads: &'a Uploads,
+    /// What somebody wants.
+    pub wish: &'a Wish,
+    /// The source that he gave.
+    pub source: Option<Arc<Imported>>,
+    /// Whether to wait.
+    pub patience: Patience,
+    /// Where the files go; `None` for the usual place.
+    pub folder: Option<PathBuf>,
+}
+
+impl Errand<'_> {
+    /// Runs the errand, telling `shown` what happens.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`].
+    pub async fn run(self, chance: &Chance, shown: &mut (dyn FnMut(Stage) + Send)) -> Result<Got, GetError> {
+        let wish = self.wish.sign(self.session, chance)?;
+        let build_key = wish.request.build_key;
+        shown(Stage::Signed { build_key });
+        if self.patience == Patience::Wait
+            && self.wish.can_be_found()
+            && let Search::Found(found) = self.session.find(build_key).await
+        {
+            return self.fetch(&found, None, None, HowBuilt::Cached, shown).await;
+        }
+        let request = self.submit(&wish, chance, shown).await?;
+        if self.patience == Patience::Detach {
+            return Ok(Got::Detached { request, build_key });
+        }
+        let view = self
+            .session
+            .until(request, chance, |view| {
+                shown(Stage::Seen { request, view: Box::new(view.clone()) });
+                view.ended_at.is_some()
+            })
+            .await?;
+        let Explanation::Ended(ended) = view.explanation.clone() else { return Err(OrderError::Nonsense.into()) };
+        let Ended::Built { how, .. } = &ended else {
+            return Ok(Got::Ended { request, view: Box::new(view), ended });
+        };
+        let how = *how;
+        match self.session.find(build_key).await {
+            Search::Found(found) => self.fetch(&found, Some(request), Some(view), how, shown).await,
+            Search::NotBuilt | Search::NobodyKnows => Err(GetError::NoVerdict),
+        }
+    }
+
+    /// Hands over request and source; returns when the farm holds both.
+    async fn submit(
+        &self,
+        wish: &SignedWish,
+        chance: &Chance,
+        shown: &mut (dyn FnMut(Stage) + Send),
+    ) -> Result<RequestId, GetError> {
+        let recipe = &self.wish.recipe;
+        let mut blobs = Vec::new();
+        if catalogue::by_id(&recipe.id()).is_none() {
+            blobs.push(recipe.encode());
+        }
+        let upload = match &self.source {
+            Some(source) => {
+                blobs.push(source.manifest.encode());
+                self.uploads.serve(Arc::new(Both(Blobs::new(blobs), source.clone())))
+            }
+            None => self.uploads.serve(Arc::new(Blobs::new(blobs))),
+        };
+        let accepted = self.session.submit(wish).await?;
+        let request = accepted.request;
+        shown(Stage::Submitted { request });
+        self.session.until_source_held(request, chance).await?;
+        drop(upload);
+        Ok(request)
+    }
+
+    async fn fetch(
+        &self,
+        found: &Found,
+        request: Option<RequestId>,
+        view: Option<RequestView>,
+        how: HowBuilt,
+        shown: &mut (dyn FnMut(Stage) + Send),
+    ) -> Result<Got, GetError> {
+        let verdict = &found.verified.verdict;
+        let folder = self.folder.clone().unwrap_or_else(|| {
+            PathBuf::from(format!("{}-{}", self.wish.recipe.name(), verdict.build_key.short()))
+        });
+        let (progress, mut watching) = watch::channel(Progress::default());
+        let fetching = self.session.deliver(found, &folder, progress);
+        let mut fetching = Box::pin(fetching);
+        let delivery = loop {
+            tokio::select! {
+                biased;
+                delivery = &mut fetching => break delivery?,
+                changed = watching.changed() => match changed {
+                    Ok(()) => shown(Stage::Fetching(*watching.borrow_and_update())),
+                    Err(_) => break (&mut fetching).await?,
+                },
+            }
+        };
+        drop(fetching);
+        Ok(Got::Delivered(Box::new(Delivered {
+            request,
+            build_key: verdict.build_key,
+            how,
+            manifest: verdict.manifest,
+            volunteer: found.verified.reports.first().map(|(volunteer, _)| *volunteer),
+            folder,
+            delivery,
+            view,
+        })))
+    }
+}

@@ -1,0 +1,71 @@
+//! A command as a peer of its farm: its own short-lived network, and its source served while the farm takes it over.
+
+use super::session::{JoinError, Session, Start};
+use crate::artifact::transfer::{self, Permission};
+use crate::artifact::upload::Uploads;
+use crate::clock::Clock;
+use crate::home::{Home, KeyName};
+use crate::network::config::{NetworkConfig, Transports};
+use crate::network::{self, Inbox, Network};
+use protocol::ticket::Ticket;
+use protocol::time::Timestamp;
+use protocol::wire::{Hello, PROTOCOL_VERSION};
+use std::sync::Arc;
+
+/// A command that has joined its farm.
+#[derive(Debug)]
+pub struct Member {
+    /// The connection to the farm.
+    pub session: Session,
+    /// What is being handed over; coordinators may fetch it.
+    pub uploads: Uploads,
+}
+
+impl Member {
+    /// Joins the farm of `ticket`, or the one known in `home`.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`].
+    pub async fn join(home: &Home, ticket: Option<&Ticket>, transports: Transports) -> Result<Self, JoinError> {
+        let start = Start::find(home, ticket)?;
+        let secret = home.key(KeyName::Requester)?;
+        let hello = Hello {
+            program: format!("barnraise {}", env!("CARGO_PKG_VERSION")),
+            protocol: PROTOCOL_VERSION,
+            charter: None,
+            // The network fills in clock and addresses each time it is said.
+            clock: Timestamp::EPOCH,
+            capability: None,
+            addresses: Vec::new(),
+        };
+        let config = NetworkConfig {
+            transports,
+            address_book: start.contacts.clone(),
+            ..NetworkConfig::command(secret, start.farm, hello)
+        };
+        let (network, inbox) = network::start(config).map_err(|error| JoinError::Network(error.to_string()))?;
+        let Inbox { control, park, bulk, raft, news } = inbox;
+        // A command answers no calls: whoever calls it is told so by the closed channels.
+        drop((control, park, raft, news));
+        let session = Session::join(network, start, home, Clock::system()).await?;
+        let uploads = Uploads::default();
+        let coordinators = session.coordinators.clone();
+        let permission = move |peer, _: &_| {
+            if coordinators.includes(&peer) { Permission::Granted } else { Permission::Denied }
+        };
+        tokio::spawn(transfer::serve(bulk, Arc::new(uploads.clone()), Arc::new(permission)));
+        Ok(Self { session, uploads })
+    }
+
+    /// The network of this command.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.session.network
+    }
+
+    /// Says goodbye.
+    pub async fn leave(self) {
+        self.session.network.shut_down().await;
+    }
+}
