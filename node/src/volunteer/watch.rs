@@ -17,6 +17,8 @@ use super::janitor;
 use super::limits::Limits;
 use protocol::report::Limit;
 
+/// Before the first look: a build that ends sooner is not slowed down by being looked at.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
 /// Between two looks at counters of a control group.
 const GROUP_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two looks at `/proc`.
@@ -65,7 +67,7 @@ impl Watch {
             group,
             before,
             disk: Disk { folders, known_bytes: None, due: now + MEASURE_LATEST, soonest: now },
-            next: now + PROC_INTERVAL,
+            next: now + FIRST_LOOK,
             peak_memory_bytes: 0,
             cpu: None,
             at_process_limit_since: None,
