@@ -9,13 +9,13 @@ use crate::farm::attempt::Cause;
 use crate::farm::command::{Event, Expiry, LeaseEnd, Rejection, Witnesses};
 use crate::farm::explain::{Confirmed, Ended, HowBuilt, PolicyEnd};
 use crate::farm::holding::{Build, KEEPING_FOR, Keeping, MAX_HOLDERS};
-use crate::farm::job::{Counted, Doubt, Effort, Grounds, Job, Trail, Wanted};
+use crate::farm::job::{Counted, Doubt, Effort, Grounds, Job, PastLease, Trail, Wanted};
 use crate::farm::quorum::{self, Answer, Standard, Sworn};
 use crate::farm::{Farm, RememberedError, Turn, account::class_at, job_dates};
-use crate::id::{BuildKey, JobId, ManifestId, PeerKey, ReportId, RequestId};
+use crate::id::{BuildKey, JobId, LeaseId, ManifestId, PeerKey, ReportId, RequestId};
 use crate::report::{Holding, MAX_REASON_BYTES, MAX_REPORTS, Outcome, Report};
 use crate::signed::Signed;
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a confirmed build error is remembered.
@@ -66,14 +66,24 @@ impl Farm {
         if active.is_some_and(|lease| lease.volunteer != signed.key) {
             return Err(Rejection::NotYours);
         }
-        match report.outcome {
-            Outcome::Built { .. } => self.built(turn, job, id, signed, report),
-            _ if active.is_none() => Err(Rejection::ReportDoesNotCount),
-            _ => {
-                self.failed(turn, job, signed.key, report, witnesses);
-                Ok(())
+        match (&report.outcome, active.map(|lease| lease.granted_at)) {
+            (Outcome::Built { .. }, Some(started_at)) => {
+                self.end_lease(turn, report.lease, LeaseEnd::Reported);
+                self.built(turn, job, signed, report, started_at);
             }
+            (Outcome::Built { .. }, None) => {
+                let past = self.past_lease(job, report.lease, signed.key).ok_or(Rejection::ReportDoesNotCount)?;
+                self.built(turn, job, signed, report, past.granted_at);
+            }
+            (_, Some(_)) => self.failed(turn, job, signed.key, report, witnesses),
+            (_, None) => return Err(Rejection::ReportDoesNotCount),
         }
+        Ok(())
+    }
+
+    fn past_lease(&self, job: JobId, lease: LeaseId, volunteer: PeerKey) -> Option<PastLease> {
+        let past = &self.jobs.get(job)?.history.as_ref()?.past;
+        past.iter().find(|past| past.id == lease && past.volunteer == volunteer).copied()
     }
 
     /// Whether this very report was counted already: a volunteer says it again when it missed the answer.
@@ -83,27 +93,10 @@ impl Farm {
         of_build || job.is_some_and(|job| job.reports().iter().any(|known| known.sworn.id == id))
     }
 
-    fn built(
-        &mut self,
-        turn: &mut Turn,
-        id: JobId,
-        report_id: ReportId,
-        signed: Signed,
-        report: Report,
-    ) -> Result<(), Rejection> {
-        let Outcome::Built { manifest, size_bytes, smoke, reproducibility } = report.outcome else { return Ok(()) };
-        let volunteer = signed.key;
-        let past = self.jobs.get(id).and_then(|job| job.history.as_ref()).and_then(|history| {
-            history.past.iter().find(|past| past.id == report.lease && past.volunteer == volunteer).copied()
-        });
-        let started_at = match (self.leases.get(report.lease), past) {
-            (Some(lease), _) => lease.granted_at,
-            (None, Some(past)) => past.granted_at,
-            (None, None) => return Err(Rejection::ReportDoesNotCount),
-        };
-        if past.is_none() {
-            self.end_lease(turn, report.lease, LeaseEnd::Reported);
-        }
+    /// A volunteer has built it; its lease has ended.
+    fn built(&mut self, turn: &mut Turn, id: JobId, signed: Signed, report: Report, started_at: Timestamp) {
+        let Outcome::Built { manifest, size_bytes, smoke, reproducibility } = report.outcome else { return };
+        let (report_id, volunteer) = (ReportId(signed.id()), signed.key);
         let Report { lease, fingerprint, log, log_tail, .. } = report;
         let sworn = Sworn { id: report_id, lease, volunteer, manifest, smoke, reproducibility, fingerprint };
         let log_tail: Box<str> = log_tail.into();
@@ -118,7 +111,6 @@ impl Farm {
             history.reports.push(Counted { sworn, size_bytes, started_at, log, log_tail, signed });
         });
         self.settle(turn, id);
-        Ok(())
     }
 
     /// An active lease ended with anything but an artifact.

@@ -37,7 +37,7 @@ impl Farm {
         let id = RequestId(signed.id());
         let wish = Wish::of(id, subscriptions, turn.index)?;
         if self.requests.contains_key(&id) {
-            return self.ask_again(turn, id, &wish, source).map(Reply::Submitted);
+            return self.ask_again(turn, id, signed.key, &wish, source).map(Reply::Submitted);
         }
         check(&request, turn.now)?;
         let build_key = request.spec.key();
@@ -66,10 +66,15 @@ impl Farm {
         &mut self,
         turn: &mut Turn,
         id: RequestId,
+        by: PeerKey,
         wish: &Wish,
         source: Possession,
     ) -> Result<Submitted, Rejection> {
         let asked = self.requests.get_mut(&id).ok_or(Rejection::UnknownRequest)?;
+        // An id does not name its signer: who copies another's request does not become its owner.
+        if asked.requester != by {
+            return Err(Rejection::NotYours);
+        }
         let new = wish.new_addresses(&asked.addresses)?;
         asked.addresses.extend(new.iter().cloned());
         match asked.fate {

@@ -136,7 +136,11 @@ impl Ask {
                 requirement: requirement(&self.requires),
             },
             priority: self.priority,
-            nonce: [self.nonce; 16],
+            nonce: {
+                let mut nonce = [self.nonce; 16];
+                nonce[0] = self.by;
+                nonce
+            },
             issued_at: self.issued_at,
             ttl: self.ttl,
         }

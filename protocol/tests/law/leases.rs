@@ -106,8 +106,7 @@ fn a_late_artifact_counts_and_a_late_failure_does_not() {
     assert_eq!(kit.reports(&ask, first, 10, build_error()), rejected(Rejection::ReportDoesNotCount));
     assert_eq!(kit.reports(&ask, first, 12, built("lua")), rejected(Rejection::ReportDoesNotCount), "not its lease");
     assert_eq!(kit.reports(&ask, second, 10, built("lua")), rejected(Rejection::NotYours));
-    let keeping =
-        Event::Keeping { job, build_key: ask.build_key(), manifest: artifact("lua"), builder: key(10) };
+    let keeping = Event::Keeping { job, build_key: ask.build_key(), manifest: artifact("lua"), builder: key(10) };
     let events = vec![lease_ended(second, job, 11, LeaseEnd::Revoked), keeping];
     assert_eq!(kit.reports(&ask, first, 10, built("lua")), done(events), "and stops the other");
     let report = kit.report(&ask, first, 10, built("lua"));

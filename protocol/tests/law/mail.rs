@@ -116,10 +116,7 @@ fn daily_caps_bind_by_address_and_by_requester_until_the_next_day() {
     let reasons: Vec<_> = kit.farm.failed_notices().map(|failure| failure.reason.clone()).collect();
     assert_eq!(
         reasons,
-        [
-            "the daily cap of mails for this requester is reached",
-            "the daily cap of mails to this address is reached"
-        ]
+        ["the daily cap of mails for this requester is reached", "the daily cap of mails to this address is reached"]
     );
     kit.wait(86_400);
     kit.ok(ask(1, 7, "a").command());

@@ -31,7 +31,10 @@ fn a_build_error_is_confirmed_by_another_volunteer_and_remembered_for_an_hour() 
     kit.wait(3_599);
     let again = Ask::by(2);
     let reply = Ok(Reply::Submitted(Submitted::RememberedError));
-    assert_eq!(kit.apply(again.command()), Applied { reply, events: vec![request_ended(&again, error(Confirmed::Yes))] });
+    assert_eq!(
+        kit.apply(again.command()),
+        Applied { reply, events: vec![request_ended(&again, error(Confirmed::Yes))] }
+    );
     let fresh = kit.submit(&Ask::by(3).fresh());
     assert_eq!(kit.submit(&Ask::by(4)), fresh, "who comes while it is tried again joins");
     kit.ok(Command::Cancel { request: Ask::by(3).fresh().id(), by: key(3) });

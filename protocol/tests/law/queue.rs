@@ -90,8 +90,8 @@ fn what_was_handed_back_keeps_its_place() {
 fn a_capability_gets_only_what_it_meets_and_its_owner_accepts() {
     let mut kit = Kit::new();
     kit.submit(&Ask::by(1).requires(&["os=linux", "tool.python2"])); // 2
-    kit.submit(&Ask::by(1).requires(&["os=linux", "cores>=8"]).option(1)); // 3
-    kit.submit(&Ask::by(1).requires(&[]).recipe("zstd")); // 4
+    kit.submit(&Ask::by(2).requires(&["os=linux", "cores>=8"]).option(1)); // 3
+    kit.submit(&Ask::by(3).requires(&[]).recipe("zstd")); // 4
     kit.submit(&Ask::by(MEMBER).requires(&[]).recipe("sqlite")); // 5
     let python = machine(&[("tool", Value::Map([("python2".to_owned(), Value::Flag(true))].into()))]);
     let big = machine(&[("cores", Value::Number(8))]);
@@ -134,7 +134,8 @@ fn a_new_member_is_one_for_jobs_that_wait_already() {
     next.predecessor = Some(envelope.id());
     next.members.insert(key(1));
     let sign = |charter, seed| Signed::new(charter, kit.farm.id().unwrap(), &secret(seed));
-    let (forged, skipped, good) = (sign(&next, 1), sign(&protocol::charter::Charter { version: 3, ..next.clone() }, FARM), sign(&next, FARM));
+    let (forged, skipped, good) =
+        (sign(&next, 1), sign(&protocol::charter::Charter { version: 3, ..next.clone() }, FARM), sign(&next, FARM));
     assert_eq!(kit.apply(Command::Amend { charter: forged }), rejected(Rejection::Charter));
     assert_eq!(kit.apply(Command::Amend { charter: skipped }), rejected(Rejection::Charter));
     assert_eq!(kit.apply(Command::Amend { charter: good.clone() }), done(vec![Event::Amended { version: 2 }]));

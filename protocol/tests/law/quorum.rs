@@ -51,7 +51,11 @@ fn equal_manifests_by_distinct_volunteers_in_one_environment() {
     assert_eq!(answer(&[sworn(1, 10, "x"), sworn(2, 11, "y")], 2, None), Err(a()), "a disagreement holds the answer");
     assert_eq!(answer(&[sworn(1, 10, "x"), sworn(2, 11, "y"), sworn(3, 12, "y")], 2, None), Ok(("y", 2)));
     assert_eq!(answer(&[sworn(1, 10, "x"), elsewhere], 2, None), Err(a()), "another environment is another build");
-    assert_eq!(answer(&[sworn(1, 10, "x"), sworn(2, 10, "y"), sworn(3, 11, "x")], 2, None), Err(a()), "last word counts");
+    assert_eq!(
+        answer(&[sworn(1, 10, "x"), sworn(2, 10, "y"), sworn(3, 11, "x")], 2, None),
+        Err(a()),
+        "last word counts"
+    );
 }
 
 #[test]
@@ -108,7 +112,8 @@ fn a_second_opinion_needs_another_volunteer_in_the_same_environment() {
         sighting(10, plain(), protocol::farm::explain::Presence::Free),
         sighting(11, other, protocol::farm::explain::Presence::Free),
     ];
-    let waiting = Explanation::Waiting { busy: 0, free: 0, gone: 0, excluded: 2, ahead: 0, confirming: Some(fingerprint()) };
+    let waiting =
+        Explanation::Waiting { busy: 0, free: 0, gone: 0, excluded: 2, ahead: 0, confirming: Some(fingerprint()) };
     assert_eq!(kit.farm.explain(ask.id(), &seen), waiting);
     assert_eq!(kit.candidate(11), Some(job));
     let lease = kit.grant(job, 11);

@@ -70,6 +70,17 @@ fn asking_again_adds_addresses_and_loses_nobody() {
 }
 
 #[test]
+fn who_copies_anothers_request_does_not_become_its_owner() {
+    let mut kit = Kit::new();
+    let ask = Ask::by(1);
+    kit.submit(&ask);
+    let copied = Signed::new(&ask.request(), kit.farm.id().unwrap(), &secret(2));
+    assert_eq!(RequestId(copied.id()), ask.id());
+    let command = Command::Submit { request: copied, subscriptions: vec![], source: Possession::Held };
+    assert_eq!(kit.apply(command), rejected(Rejection::NotYours));
+}
+
+#[test]
 fn a_job_is_grantable_only_with_its_source() {
     let mut kit = Kit::new();
     let ask = Ask::by(1).awaited();

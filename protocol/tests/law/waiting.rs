@@ -13,11 +13,8 @@ fn what_nobody_has_is_named_with_how_many_lack_it() {
     kit.submit(&ask);
     let big = machine(&[("cores", Value::Number(8))]);
     let mac = machine(&[("os", Value::Text("darwin".to_owned()))]);
-    let seen = [
-        sighting(10, plain(), Presence::Free),
-        sighting(11, big, Presence::Busy),
-        sighting(12, mac, Presence::Free),
-    ];
+    let seen =
+        [sighting(10, plain(), Presence::Free), sighting(11, big, Presence::Busy), sighting(12, mac, Presence::Free)];
     let unmet = |key: &str, constraint, met_by| Unmet { key: key.to_owned(), constraint, met_by };
     let expected = Explanation::Unmet {
         volunteers: 2,
@@ -97,6 +94,7 @@ fn the_queue_is_shown_in_order() {
     let counts = kit.farm.counts();
     assert_eq!((counts.queued, counts.running, counts.finished), (5, 1, 0));
     kit.build(&asks[0], jobs[0], 11, "lua");
-    let builds: Vec<_> = kit.farm.builds().map(|finished| (finished.verdict.build_key, finished.recipe.to_string())).collect();
+    let builds: Vec<_> =
+        kit.farm.builds().map(|finished| (finished.verdict.build_key, finished.recipe.to_string())).collect();
     assert_eq!(builds, [(asks[0].build_key(), "lua".to_owned())]);
 }
