@@ -110,7 +110,7 @@ mod tests {
         let mut expected = [b"one", b"two"].map(|notice| format!("{}.eml", Digest::of(notice)));
         expected.sort();
         assert_eq!(names(&directory), expected);
-        assert_eq!(fs::read(directory.join(&expected[0])).unwrap().is_empty(), false);
+        assert!(!fs::read(directory.join(&expected[0])).unwrap().is_empty());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(&directory.join(&expected[0]))), (0o700, 0o600));
     }

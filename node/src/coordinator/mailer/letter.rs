@@ -20,8 +20,11 @@ const LOG_LINES_MOST: usize = 40;
 const LOG_LINE_MOST: usize = 160;
 /// Characters of a reason, an option or a fingerprint.
 const VALUE_MOST: usize = 400;
-/// Where the values of a row begin, so that a label and a digest fit 78 columns.
-const VALUE_COLUMN: usize = 13;
+/// The longest line that quoted-printable leaves whole (RFC 2045 section 6.7): a command with a digest can be copied from the
+/// file as well.
+const LINE_MOST: usize = 76;
+/// Where the values of a row begin, so that a label and a digest fit one line.
+const VALUE_COLUMN: usize = 12;
 
 /// The farm in whose name the letter is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -353,7 +356,7 @@ impl Page {
 
     /// Something to type, never broken.
     fn command(&mut self, text: &str) {
-        self.line(&format!("  {text}"));
+        self.line(&format!(" {text}"));
         self.blank();
     }
 
@@ -372,7 +375,7 @@ impl Page {
 
     fn row(&mut self, label: &str, value: &str) {
         let indent = VALUE_COLUMN - 2;
-        for (number, line) in wrap(value, 78 - VALUE_COLUMN).iter().enumerate() {
+        for (number, line) in wrap(value, LINE_MOST - VALUE_COLUMN).iter().enumerate() {
             let label = if number == 0 { label } else { "" };
             self.line(&format!("  {label:<indent$}{line}"));
         }

@@ -9,7 +9,7 @@ use protocol::id::ManifestId;
 use protocol::report::Holding;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -160,6 +160,41 @@ async fn a_notice_is_attempted_then_sent_and_once() {
     let notice = to("me@example.org").notice;
     assert_eq!(farm.state.lock().unwrap().heard, [Command::NoticeAttempt { notice }, Command::NoticeSent { notice }]);
     assert_eq!(files(home.path()), expected_files(&["me@example.org"]));
+}
+
+#[tokio::test]
+async fn a_mailer_runs_as_a_task_of_its_own_and_ends_at_shutdown() {
+    let home = tempfile::tempdir().unwrap();
+    let (farm, mailer, wake) = (Arc::new(Farm::with(&[])), into_folder(home.path()), Arc::new(Notify::new()));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let law = Law {
+        pending: {
+            let farm = farm.clone();
+            move |now, most| farm.pending(now, most)
+        },
+        propose: {
+            let farm = farm.clone();
+            move |command| {
+                let farm = farm.clone();
+                async move { farm.propose(command).await }
+            }
+        },
+        now: {
+            let farm = farm.clone();
+            move || farm.now()
+        },
+        sender: samples::sender,
+    };
+    let task = tokio::spawn(async move {
+        mailer
+            .run(law, &wake, async {
+                let _ = stopped.await;
+            })
+            .await
+    });
+    stop.send(()).unwrap();
+    timeout(PATIENCE, task).await.unwrap().unwrap();
+    assert_eq!(farm.names(), [] as [&str; 0]);
 }
 
 #[tokio::test]

@@ -8,27 +8,27 @@ use protocol::id::ManifestId;
 const BUILT: &str = "\
 lua is built. Fetch it with
 
-  node fetch 1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
+ node fetch 1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
 
 The files come into the folder lua-2c70e12b, each checked against the
 digest of the artifact.
 
 What came of it
-  outcome    built
-  waited     2 s
-  took       41 s
-  volunteer  3b3b3b3b
-  made on    distribution debian 12, glibc 2.36, cc 12.2.0
-  artifact   05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f
-  log        836ff184e7b41b1e13cb5fd89fa1de98dbbab99e9d2918913ff43b86a5c7c213
+  outcome   built
+  waited    2 s
+  took      41 s
+  volunteer 3b3b3b3b
+  made on   distribution debian 12, glibc 2.36, cc 12.2.0
+  artifact  05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f
+  log       836ff184e7b41b1e13cb5fd89fa1de98dbbab99e9d2918913ff43b86a5c7c213
 
 What was asked
-  recipe     lua
-  option     opt=3
-  source     41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d
-  asked at   2025-11-22 11:17:03 UTC
-  request    1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
-  build key  2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683
+  recipe    lua
+  option    opt=3
+  source    41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d
+  asked at  2025-11-22 11:17:03 UTC
+  request   1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
+  build key 2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683
 
 How the log ends
   | gcc -std=gnu99 -O3 -c lapi.c
@@ -37,7 +37,7 @@ How the log ends
 
 All of it:
 
-  node logs 1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
+ node logs 1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
 
 -- \n\
 Somebody gave me@example.org with --email when asking the farm `pypy` for
@@ -63,12 +63,12 @@ How the log ends
 
 All of it:
 
-  node logs 1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
+ node logs 1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047
 
 What came of it
-  outcome    build error, confirmed by a second volunteer
-  waited     2 s
-  took       41 s
+  outcome   build error, confirmed by a second volunteer
+  waited    2 s
+  took      41 s
 ";
 
 fn built(how: HowBuilt, holding: Holding) -> Ended {
@@ -140,7 +140,7 @@ fn every_end_has_its_subject_and_says_whose_fault_it_is() {
         assert_eq!(letter.subject, format!("[pypy] {subject} (opt=3)"));
         assert!(letter.body.contains(words), "{words}\n{}", letter.body);
         assert_eq!(letter.body.contains("This is a matter of policy."), is_policy, "{}", letter.body);
-        assert!(letter.body.lines().all(|line| line.chars().count() <= 78), "{}", letter.body);
+        assert!(letter.body.lines().all(|line| line.chars().count() <= LINE_MOST), "{}", letter.body);
         let message = parsed(&bytes);
         assert_eq!(message.subject(), Some(letter.subject.as_str()));
         assert_eq!(message.body_text(0).unwrap().replace("\r\n", "\n"), letter.body);
@@ -171,6 +171,9 @@ fn the_mail_parses_back_with_its_headers() {
         assert!(message.header(absent).is_none(), "{absent}");
     }
     assert_eq!(message.subject(), Some("[pypy] lua is built (opt=3)"));
+    // Whole in the raw file too, to be copied.
+    let raw = String::from_utf8(bytes.clone()).unwrap();
+    assert!(raw.contains(&format!("\r\n node fetch {}\r\n", occasion.request)), "{raw}");
     assert_eq!(message.body_text(0).unwrap().replace("\r\n", "\n"), letter.body);
 }
 
@@ -235,7 +238,7 @@ fn long_names_leave_a_subject_of_one_line() {
 fn a_ticket_is_offered_for_other_machines() {
     let with = Sender { ticket: Some("farm1abc".to_owned()), ..sender() };
     let body = letter(&occasion(built(HowBuilt::Built, Holding::Kept)), &with).body;
-    assert!(body.contains("\n\n  export NODE_FARM=farm1abc\n\n"), "{body}");
+    assert!(body.contains("\n\n export NODE_FARM=farm1abc\n\n"), "{body}");
 }
 
 #[test]
@@ -245,5 +248,5 @@ fn what_is_not_known_is_not_said() {
     occasion.fingerprint = Fingerprint::default();
     occasion.log_tail.clear();
     let body = letter(&occasion, &sender()).body;
-    assert!(body.contains("What came of it\n  outcome    policy, expired\n  waited     43 s\n\nWhat was asked\n  recipe     lua\n  option     opt=3\n  asked at"), "{body}");
+    assert!(body.contains("What came of it\n  outcome   policy, expired\n  waited    43 s\n\nWhat was asked\n  recipe    lua\n  option    opt=3\n  asked at"), "{body}");
 }
