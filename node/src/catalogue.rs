@@ -16,55 +16,40 @@ const TEXTS: [&str; 4] = [
     include_str!("../recipes/zstd.toml"),
 ];
 
-static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::read(&TEXTS));
+static RECIPES: LazyLock<Vec<Recipe>> = LazyLock::new(|| TEXTS.iter().map(|text| read(text)).collect());
 
-/// Recipes by name and by id.
-#[derive(Debug)]
-pub struct Catalogue {
-    recipes: Vec<Recipe>,
-    ids: BTreeMap<RecipeId, usize>,
+static IDS: LazyLock<BTreeMap<RecipeId, usize>> =
+    LazyLock::new(|| RECIPES.iter().enumerate().map(|(at, recipe)| (recipe.id(), at)).collect());
+
+fn read(text: &str) -> Recipe {
+    match Recipe::parse(text) {
+        Ok(recipe) => recipe,
+        Err(error) => panic!("the tests of this page read every recipe that is shipped: {error}"),
+    }
 }
 
-/// The recipes that came with the program, read once.
+/// The recipes in order of name.
 #[must_use]
-pub fn catalogue() -> &'static Catalogue {
-    &CATALOGUE
+pub fn all() -> &'static [Recipe] {
+    &RECIPES
 }
 
-impl Catalogue {
-    fn read(texts: &[&str]) -> Self {
-        let parse = |text: &&str| match Recipe::parse(text) {
-            Ok(recipe) => recipe,
-            Err(error) => panic!("a recipe inside the program is read by its own tests: {error}"),
-        };
-        let recipes: Vec<Recipe> = texts.iter().map(parse).collect();
-        let ids = recipes.iter().enumerate().map(|(at, recipe)| (recipe.id(), at)).collect();
-        Self { recipes, ids }
-    }
+/// The recipe of this name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static Recipe> {
+    RECIPES.iter().find(|recipe| recipe.name().as_str() == name)
+}
 
-    /// The recipes in order of name.
-    #[must_use]
-    pub fn recipes(&self) -> &[Recipe] {
-        &self.recipes
-    }
+/// The recipe with this digest.
+#[must_use]
+pub fn by_id(id: &RecipeId) -> Option<&'static Recipe> {
+    IDS.get(id).map(|at| &RECIPES[*at])
+}
 
-    /// The recipe of this name.
-    #[must_use]
-    pub fn named(&self, name: &str) -> Option<&Recipe> {
-        self.recipes.iter().find(|recipe| recipe.name().as_str() == name)
-    }
-
-    /// The recipe with this digest.
-    #[must_use]
-    pub fn get(&self, id: &RecipeId) -> Option<&Recipe> {
-        self.ids.get(id).map(|at| &self.recipes[*at])
-    }
-
-    /// What a volunteer accepts from anyone unless its owner says otherwise.
-    #[must_use]
-    pub fn ids(&self) -> BTreeSet<RecipeId> {
-        self.ids.keys().copied().collect()
-    }
+/// What a volunteer accepts from anyone unless its owner says otherwise.
+#[must_use]
+pub fn ids() -> BTreeSet<RecipeId> {
+    IDS.keys().copied().collect()
 }
 
 #[cfg(test)]
@@ -78,27 +63,27 @@ mod tests {
 
     #[test]
     fn shipped_recipes_are_distinct_and_found_by_name_and_id() {
-        let names: Vec<_> = catalogue().recipes().iter().map(|recipe| recipe.name().as_str()).collect();
+        let names: Vec<_> = all().iter().map(|recipe| recipe.name().as_str()).collect();
         assert_eq!(names, ["hello", "lua", "sqlite", "zstd"]);
-        assert_eq!(catalogue().ids().len(), names.len());
-        for recipe in catalogue().recipes() {
-            assert_eq!(catalogue().get(&recipe.id()), Some(recipe));
-            assert_eq!(catalogue().named(recipe.name().as_str()), Some(recipe));
+        assert_eq!(ids().len(), names.len());
+        for recipe in all() {
+            assert_eq!(by_id(&recipe.id()), Some(recipe));
+            assert_eq!(by_name(recipe.name().as_str()), Some(recipe));
             assert_eq!(Recipe::decode(&recipe.encode()).as_ref(), Ok(recipe));
         }
-        assert_eq!(catalogue().named("pypy"), None);
+        assert_eq!(by_name("pypy"), None);
     }
 
     /// Scripts depend on these names.
     #[test]
     fn option_names_are_an_interface() {
-        let hello = catalogue().named("hello").unwrap();
+        let hello = by_name("hello").unwrap();
         let Sort::Text { pattern, .. } = &hello.options()[&"greeting".parse().unwrap()].sort else { panic!() };
         assert_eq!(pattern.as_str(), "[A-Za-z0-9-]{1,64}");
         assert_eq!(hello.options().len(), 1);
         assert_eq!(hello.source(), &SourceRule::Inline);
 
-        let lua = catalogue().named("lua").unwrap();
+        let lua = by_name("lua").unwrap();
         assert!(matches!(lua.options()[&"opt".parse().unwrap()].sort, Sort::Integer { min: 0, max: 3, .. }));
         assert_eq!(lua.outputs().len(), 1);
         assert_eq!(lua.outputs()[0].path.as_str(), "lua");
@@ -106,7 +91,7 @@ mod tests {
 
     #[test]
     fn every_recipe_expands_with_its_defaults() {
-        for recipe in catalogue().recipes() {
+        for recipe in all() {
             let options = recipe.resolve(&[]).unwrap();
             let steps = recipe.steps(&options, NonZeroU32::new(3).unwrap()).unwrap();
             assert!(steps.iter().all(|step| step.argv.iter().all(|word| !word.contains(['{', '}']))), "{steps:?}");
@@ -122,7 +107,7 @@ mod tests {
             eprintln!("not run: hello_builds_and_greets needs /usr/bin/cc");
             return;
         }
-        let hello = catalogue().named("hello").unwrap();
+        let hello = by_name("hello").unwrap();
         let options = hello.resolve(&[("greeting".to_owned(), "Barn-1".to_owned())]).unwrap();
         assert_eq!(options[&"greeting".parse().unwrap()], OptionValue::Text("Barn-1".to_owned()));
         let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 //! - [`transfer`]: `bulk/1`, many providers at once, every chunk verified before it counts
 //! - [`checkout`]: a tree written out into a folder, which is how a build gets its source; [`folder`] is the one place that
 //!   creates files in a tree, and it never follows a link
+//! - [`mod@import`]: a folder or an archive read as a tree, which is how a source gets into a farm
 //!
 //! The room promises that bytes which leave it are those their digest names. It never decides who may fetch what (a
 //! [`transfer::Permission`] is asked for), never believes a peer, and knows nothing of leases, verdicts or mail beyond

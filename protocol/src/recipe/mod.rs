@@ -104,6 +104,26 @@ pub enum SourceRule {
     },
 }
 
+impl SourceRule {
+    /// The source that the recipe brings itself.
+    #[must_use]
+    pub fn pinned(&self) -> Option<Source> {
+        match self {
+            Self::Inline => Some(Source::Inline),
+            Self::Given { .. } => None,
+            Self::Archive { digest, size, url, .. } => {
+                Some(Source::Archive { digest: *digest, size: *size, url: url.clone() })
+            }
+        }
+    }
+
+    /// Whether whoever asks may give a tree.
+    #[must_use]
+    pub fn takes_another(&self) -> bool {
+        matches!(self, Self::Given { .. } | Self::Archive { .. })
+    }
+}
+
 /// One step as the author wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRule {
@@ -301,14 +321,14 @@ impl Recipe {
     ) -> Result<BuildSpec, SpecError> {
         let recipe = || self.0.name.clone();
         let source = match (&self.0.source, given) {
-            (SourceRule::Inline, None) => Source::Inline,
             (SourceRule::Inline, Some(_)) => return Err(SpecError::SourceRefused { recipe: recipe() }),
             (_, Some(tree)) => Source::Tree(tree),
-            (SourceRule::Archive { digest, size, url, .. }, None) => {
-                Source::Archive { digest: *digest, size: *size, url: url.clone() }
-            }
             (SourceRule::Given { hint }, None) => {
                 return Err(SpecError::SourceMissing { recipe: recipe(), hint: hint.clone() });
+            }
+            (SourceRule::Inline, None) => Source::Inline,
+            (SourceRule::Archive { digest, size, url, .. }, None) => {
+                Source::Archive { digest: *digest, size: *size, url: url.clone() }
             }
         };
         let mut requirement = self.requirement();

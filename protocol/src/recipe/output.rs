@@ -3,8 +3,8 @@
 use crate::tree::{PathError, TreePath};
 use serde::{Deserialize, Serialize};
 
-/// A path below the build folder in which `*` stands for any part of a name, and `**` as the last name for everything
-/// below a folder.
+/// A path below the build folder whose last name may hold stars: `*` stands for any part of a name, and `**` as the whole
+/// name for everything below the folder before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "TreePath", into = "TreePath")]
 pub struct OutputPattern(TreePath);
@@ -15,8 +15,8 @@ pub enum OutputPatternError {
     /// Not a path inside the tree.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// `**` elsewhere than as the last name below a folder.
-    #[error("`**` can only be the last name of a path, as in `lib/**`")]
+    /// A star elsewhere than in the last name, or `**` that is not all of it.
+    #[error("stars stand in the last name of a path only, as in `dist/*.whl` or `lib/**`")]
     Stars,
 }
 
@@ -24,10 +24,12 @@ impl TryFrom<TreePath> for OutputPattern {
     type Error = OutputPatternError;
 
     fn try_from(path: TreePath) -> Result<Self, Self::Error> {
-        let names: Vec<&str> = path.names().collect();
-        let misplaced =
-            |(at, name): (usize, &&str)| name.contains("**") && (*name != "**" || at == 0 || at + 1 != names.len());
-        if names.iter().enumerate().any(misplaced) { Err(OutputPatternError::Stars) } else { Ok(Self(path)) }
+        let (folder, last) = split(&path);
+        let below = last == "**" && !folder.is_empty();
+        if folder.contains('*') || (last.contains("**") && !below) {
+            return Err(OutputPatternError::Stars);
+        }
+        Ok(Self(path))
     }
 }
 
@@ -53,16 +55,18 @@ impl OutputPattern {
     /// Whether it stands for `path`.
     #[must_use]
     pub fn matches(&self, path: &TreePath) -> bool {
-        let mut names = path.names();
-        for pattern in self.0.names() {
-            match (pattern, names.next()) {
-                ("**", Some(_)) => return true,
-                (pattern, Some(name)) if name_matches(pattern.as_bytes(), name.as_bytes()) => {}
-                _ => return false,
-            }
+        let (folder, last) = split(&self.0);
+        if last == "**" {
+            return path.as_str().strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
         }
-        names.next().is_none()
+        let (path_folder, name) = split(path);
+        folder == path_folder && name_matches(last.as_bytes(), name.as_bytes())
     }
+}
+
+/// Folder, empty at the top, and last name.
+fn split(path: &TreePath) -> (&str, &str) {
+    path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()))
 }
 
 /// Whether `name` matches `pattern`, whose stars stand for any run of bytes. Going back to the last star only is enough,
@@ -119,7 +123,7 @@ mod tests {
             ("dist/*.whl", &["dist/a.whl", "dist/.whl"], &["dist/a/b.whl", "a.whl", "dist/a.whl2"]),
             ("*a*b*", &["ab", "xaxbx", "aab"], &["ba", "a", "ab/c"]),
             ("lib/**", &["lib/a", "lib/a/b"], &["lib", "lib2/a"]),
-            ("*/bin/x*", &["a/bin/x", "b/bin/xy"], &["bin/x", "a/bin/y"]),
+            ("a/bin/x*", &["a/bin/x", "a/bin/xy"], &["bin/x", "a/bin/y", "a/bin/x/y"]),
         ] {
             let pattern = OutputPattern::try_from(path(pattern)).unwrap();
             for name in good {
@@ -138,8 +142,8 @@ mod tests {
     }
 
     #[test]
-    fn double_stars_stand_last() {
-        for wrong in ["**", "a/**/b", "a**", "a/x**"] {
+    fn stars_stand_in_the_last_name() {
+        for wrong in ["**", "a/**/b", "*/b", "a**", "a/x**", "a/***"] {
             assert_eq!(OutputPattern::try_from(path(wrong)), Err(OutputPatternError::Stars), "{wrong}");
         }
     }

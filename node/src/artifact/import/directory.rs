@@ -1,0 +1,100 @@
+//! A folder as it lies there.
+
+use super::chunks::{Chunks, FolderChunks};
+use super::{
+    Findings, Found, ImportError, Imported, LEFT_OUT, MAX_ENTRIES, MAX_FOLDER_BYTES, Refusal, refused, unreadable,
+};
+use protocol::tree::{Mode, TreePath};
+use rustix::fs::OFlags;
+use std::fs::{self, File, FileType};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+/// Walks the folder. Links are never followed.
+pub(super) fn import(root: &Path) -> Result<Imported, ImportError> {
+    let mut chunks = FolderChunks::default();
+    let mut findings = Findings::default();
+    let mut left_bytes = MAX_FOLDER_BYTES;
+    // Folders still to be listed, with their paths inside the tree.
+    let mut folders: Vec<(PathBuf, Option<TreePath>)> = vec![(root.to_owned(), None)];
+    while let Some((folder, inside)) = folders.pop() {
+        for entry in listed(&folder)? {
+            let path = entry.path();
+            let Ok(name) = entry.file_name().into_string() else {
+                return Err(refused(&path.to_string_lossy(), Refusal::NotUtf8));
+            };
+            if LEFT_OUT.contains(&name.as_str()) {
+                continue;
+            }
+            let tree_path = match &inside {
+                Some(inside) => TreePath::try_from(format!("{inside}/{name}")),
+                None => TreePath::try_from(name),
+            }
+            .map_err(|error| refused(&path.to_string_lossy(), Refusal::Path(error)))?;
+            let kind = entry.file_type().map_err(unreadable(&path))?;
+            let found = if kind.is_dir() {
+                folders.push((path, Some(tree_path.clone())));
+                Found::Folder
+            } else if kind.is_symlink() {
+                let target = fs::read_link(&path).map_err(unreadable(&path))?;
+                let Ok(target) = target.into_os_string().into_string() else {
+                    return Err(refused(&path.to_string_lossy(), Refusal::NotUtf8));
+                };
+                Found::Link { target }
+            } else if kind.is_file() {
+                file(&mut chunks, path, &mut left_bytes)?
+            } else {
+                return Err(refused(tree_path.as_str(), Refusal::Special(special(kind))));
+            };
+            findings.add(tree_path, found)?;
+        }
+    }
+    Ok(Imported { manifest: findings.manifest()?, chunks: Chunks::Folder(chunks) })
+}
+
+/// The entries in order of name, so that what is refused first does not depend on the file system.
+fn listed(folder: &Path) -> Result<Vec<fs::DirEntry>, ImportError> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable(folder))? {
+        entries.push(entry.map_err(unreadable(folder))?);
+        if entries.len() > MAX_ENTRIES {
+            return Err(ImportError::TooMany);
+        }
+    }
+    entries.sort_by_key(fs::DirEntry::file_name);
+    Ok(entries)
+}
+
+fn file(chunks: &mut FolderChunks, path: PathBuf, left_bytes: &mut u64) -> Result<Found, ImportError> {
+    let file = open(&path).map_err(unreadable(&path))?;
+    let status = file.metadata().map_err(unreadable(&path))?;
+    if !status.is_file() {
+        return Err(refused(&path.to_string_lossy(), Refusal::Special(special(status.file_type()))));
+    }
+    // A file that grows while it is read stops at what is left, too.
+    let content = file.take(left_bytes.saturating_add(1));
+    let (size, digests) = chunks.add(path.clone(), content).map_err(unreadable(&path))?;
+    *left_bytes = left_bytes.checked_sub(size).ok_or(ImportError::TooLarge { limit: MAX_FOLDER_BYTES })?;
+    Ok(Found::File { mode: Mode::of_bits(status.mode()), size, chunks: digests })
+}
+
+/// Opens a file for reading, through no link, and without waiting for the other end of a pipe.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?.into())
+}
+
+fn special(kind: FileType) -> &'static str {
+    if kind.is_fifo() {
+        "pipe"
+    } else if kind.is_socket() {
+        "socket"
+    } else if kind.is_block_device() || kind.is_char_device() {
+        "device"
+    } else if kind.is_symlink() {
+        "symbolic link"
+    } else {
+        "special file"
+    }
+}
