@@ -11,6 +11,7 @@ pub mod coordinators;
 pub mod hearsay;
 pub mod coordinator;
 pub mod home;
+pub mod doctor;
 pub mod network;
 pub mod shutdown;
 //! hands
