@@ -23,6 +23,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
+Every flag has an environment name: `--farm-name` is NODE_FARM_NAME.
+
 Exit codes:
   0  done: built and fetched     3  no farm or no coordinator reachable
   1  build error                 4  refused, cancelled, limited or expired
@@ -57,7 +59,7 @@ pub(crate) struct SharedArgs {
     #[arg(long, global = true, env = "NODE_HOME", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
     /// The farm's ticket; remembered once given
-    #[arg(long, global = true, env = "NODE_FARM", value_name = "TICKET", hide_env_values = true)]
+    #[arg(long, global = true, env = "NODE_FARM", value_name = "TICKET")]
     pub(crate) farm: Option<Ticket>,
     /// Take the one farm found on the local network, instead of a ticket
     #[arg(long, global = true, env = "NODE_LAN", value_parser = FalseyValueParser::new())]
@@ -80,17 +82,25 @@ pub(crate) enum Doing {
 }
 
 impl Args {
+    /// The description that clap reads, without an environment name at every flag.
+    pub(crate) fn described() -> clap::Command {
+        fn quiet(command: clap::Command) -> clap::Command {
+            command.mut_args(|flag| flag.hide_env(true)).mut_subcommands(quiet)
+        }
+        quiet(Self::command())
+    }
+
     /// Reads what was typed.
     ///
     /// # Errors
     ///
     /// A usage error, or clap's way to say that help or the version was asked for.
     pub(crate) fn read(typed: impl IntoIterator<Item = OsString>) -> Result<(SharedArgs, Doing), clap::Error> {
-        let mut command = Self::command();
+        let mut command = Self::described();
         let matches = command.try_get_matches_from_mut(typed)?;
         let args = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         let typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-        let usage = |kind, text: String| Self::command().error(kind, text);
+        let usage = |kind, text: String| Self::described().error(kind, text);
         if args.shared.lan && args.shared.farm.is_some() {
             let text = "`--farm` names a farm and `--lan` looks for one: choose one";
             return Err(usage(ErrorKind::ArgumentConflict, text.to_owned()));

@@ -1,11 +1,12 @@
 //! From what was typed to how it ends.
 
-use crate::args::{Args, Doing, SharedArgs, Verb, wants_json};
+use crate::args::{Args, Doing, RecipeVerb, SharedArgs, Verb, wants_json};
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Output};
 use crate::sentences::{self, Said};
 use crate::{shape, verb};
 use clap::error::ErrorKind;
+use node::catalogue::catalogue;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -42,6 +43,11 @@ fn start_log(output: &Output, shared: &SharedArgs, doing: &Doing) -> Result<(), 
 fn carry_out(output: &Output, shared: &SharedArgs, doing: Doing) -> Result<Exit, Failure> {
     match doing {
         Doing::Verb(Verb::Doctor) => verb::doctor::show(output, &node::doctor::diagnose(&home(shared)?)),
+        Doing::Verb(Verb::Recipe(RecipeVerb::List)) => verb::recipe::list(output, catalogue().recipes()),
+        Doing::Verb(Verb::Recipe(RecipeVerb::Show { name })) => {
+            verb::recipe::show(output, catalogue().recipes(), &name)
+        }
+        Doing::Verb(Verb::Recipe(RecipeVerb::Check { file })) => verb::recipe::check(output, &file),
         Doing::Verb(Verb::Completions { shell }) => verb::completions::show(output, shell),
         Doing::Serve(..) | Doing::Verb(_) => Err(Failure::new(Exit::Unreachable, sentences::no_farm())),
     }
@@ -68,14 +74,20 @@ fn unread(output: &Output, verb: Option<Spoken>, error: &clap::Error) -> Exit {
     };
     let mut shown = output.usage(error);
     if exit == Exit::Usage {
-        let text = error.to_string();
-        let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        shown = shown.and_then(|()| failure_object(output, verb, reason));
+        shown = shown.and_then(|()| failure_object(output, verb, usage_reason(error)));
     }
     // Where nobody reads, the code is all that is left to give.
     match shown {
         Ok(()) | Err(_) => exit,
     }
+}
+
+/// The sentence of a usage error, without the help that follows it.
+fn usage_reason(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let sentence = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = sentence.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
 }
 
 /// Says why a command failed, in both formats.
@@ -97,6 +109,7 @@ enum Spoken {
     Cancel,
     Builds,
     Volunteers,
+    Recipes,
     Recipe,
     Farm,
     Store,
@@ -114,6 +127,7 @@ impl From<&Verb> for Spoken {
             Verb::Cancel { .. } => Self::Cancel,
             Verb::Builds => Self::Builds,
             Verb::Volunteers => Self::Volunteers,
+            Verb::Recipe(RecipeVerb::List) => Self::Recipes,
             Verb::Recipe(_) => Self::Recipe,
             Verb::Farm(_) => Self::Farm,
             Verb::Store(_) => Self::Store,
@@ -158,6 +172,7 @@ fn failure_object(output: &Output, verb: Option<Spoken>, reason: String) -> io::
         Some(Spoken::Store) => output.object(&verb::store::StoreShape { reason, ..Default::default() }),
         Some(Spoken::Doctor) => output.object(&shape::DoctorShape { reason, ..Default::default() }),
         Some(Spoken::Completions) => output.object(&shape::CompletionsShape { reason, ..Default::default() }),
-        Some(Spoken::Recipe) => output.object(&shape::FailureShape { reason }),
+        Some(Spoken::Recipes) => output.object(&verb::recipe::RecipesShape { reason, ..Default::default() }),
+        Some(Spoken::Recipe) => output.object(&verb::recipe::RecipeShape { reason, ..Default::default() }),
     }
 }

@@ -356,12 +356,6 @@ pub(crate) struct DoctorShape {
     pub(crate) reason: Option<String>,
 }
 
-/// A failure before any verb was understood.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct FailureShape {
-    pub(crate) reason: Option<String>,
-}
-
 #[cfg(test)]
 #[path = "shape/tests.rs"]
 mod tests;

@@ -1,14 +1,16 @@
 //! What this machine lacks to volunteer, and the command that mends each lack.
 //!
-//! [`diagnose`] looks and never changes anything: it starts only `bwrap --version` and `bwrap --help`, touches no network and
-//! opens no database. Each check is a plain function of what was seen, so that every machine can be tried on any machine.
-//! A check that needs a real sandbox is added by whoever has one ([`Diagnosis::add`]).
+//! [`diagnose`] looks and changes nothing that stays: it asks `bwrap` for its version and options, runs `true` once in a whole
+//! sandbox below the temporary folder, touches no network and opens no database. Each check is a plain function of what was
+//! seen, so that every machine can be tried on any machine.
 
 mod look;
 mod mend;
 
 pub use mend::Packages;
 
+use crate::volunteer::probe::Unavailable;
+use crate::volunteer::sandbox::Sandbox;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -99,11 +101,8 @@ pub fn diagnose(home: &Path) -> Diagnosis {
     let packages = Packages::of_this_machine();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = |program: &str| look::program(program, std::env::split_paths(&path));
-    let checks = vec![
-        bubblewrap(
-            &look::bubblewrap(look::program("bwrap", look::SANDBOX_FOLDERS.iter().map(PathBuf::from))),
-            packages,
-        ),
+    let mut checks = vec![
+        bubblewrap(&look::bubblewrap(on_path("bwrap")), packages),
         user_namespaces(&look::Namespaces::now(), packages),
         compiler(on_path("cc"), packages),
         cgroups(&look::cgroups()),
@@ -111,7 +110,32 @@ pub fn diagnose(home: &Path) -> Diagnosis {
         disk(home, look::free_bytes(home)),
         clock(SystemTime::now(), look::built_at()),
     ];
+    let stands = !checks.iter().take(2).any(|check| matches!(check.finding, Finding::Missing { .. }));
+    // A trial says nothing new while its parts are missing.
+    if stands {
+        checks.insert(2, sandbox(&try_sandbox(), packages));
+    }
     Diagnosis { checks }
+}
+
+/// Runs `true` once in a whole sandbox.
+fn try_sandbox() -> Result<(), Unavailable> {
+    let work = tempfile::tempdir().map_err(|error| Unavailable::WorkFolder(error.to_string()))?;
+    Sandbox::probe(work.path()).map(drop)
+}
+
+fn sandbox(tried: &Result<(), Unavailable>, packages: Packages) -> Check {
+    const NAME: &str = "sandbox";
+    match tried {
+        Ok(()) => Check::good(NAME, "a trial build ran in it"),
+        Err(unavailable) => {
+            let mend = match unavailable.remedy() {
+                Some(command) => format!("{}{command}", packages.prefix()),
+                None => "use another machine, or leave the container that this one is".to_owned(),
+            };
+            Check::missing(NAME, unavailable.to_string(), mend)
+        }
+    }
 }
 
 fn bubblewrap(seen: &look::Bubblewrap, packages: Packages) -> Check {

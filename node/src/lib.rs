@@ -5,15 +5,14 @@
 //! volunteer and client are siblings that never import each other; they stand on artifact, which stands on network.
 #![deny(rustdoc::broken_intra_doc_links)]
 
+pub mod catalogue;
 pub mod chance;
 pub mod clock;
-pub mod coordinators;
-pub mod hearsay;
 pub mod coordinator;
-pub mod home;
+pub mod coordinators;
 pub mod doctor;
+pub mod hearsay;
+pub mod home;
 pub mod network;
 pub mod shutdown;
-//! hands
-
 pub mod volunteer;

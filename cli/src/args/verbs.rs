@@ -159,7 +159,7 @@ pub(crate) struct RequestArgs {
     #[arg(long, env = "NODE_REQUIRE", value_name = "EXPR", value_delimiter = '\n')]
     pub(crate) require: Vec<Require>,
     /// Write to this address when it is done (may be repeated)
-    #[arg(long, env = "NODE_EMAIL", value_name = "ADDR", value_delimiter = ',', hide_env_values = true)]
+    #[arg(long, env = "NODE_EMAIL", value_name = "ADDR", value_delimiter = ',')]
     pub(crate) email: Vec<Address>,
     /// Return as soon as the farm holds the request and its source
     #[arg(long, env = "NODE_DETACH", value_parser = FalseyValueParser::new())]

@@ -31,9 +31,9 @@ pub(crate) struct Stored {
 /// A row of `store list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct StoredShape {
-    manifest: String,
-    size: u64,
-    pinned: bool,
+    pub(crate) manifest: String,
+    pub(crate) size: u64,
+    pub(crate) pinned: bool,
 }
 
 /// `store`.

@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-/// Where a sandbox program is trusted to be; not wherever a `PATH` leads.
-pub(super) const SANDBOX_FOLDERS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
-
 /// The first executable file of this name in these folders.
 pub(super) fn program(name: &str, folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
     let is_executable =
