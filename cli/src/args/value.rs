@@ -1,0 +1,271 @@
+//! Values as people type them, each parsed to a type that holds nothing wrong.
+
+use protocol::request::{MAX_TTL, Name, NameError};
+use protocol::time::Span;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A recipe of the catalogue, or one in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RecipeArg {
+    /// By its name.
+    Catalogue(Name),
+    /// A TOML file: anything with a slash in it or that ends in `.toml`.
+    File(PathBuf),
+}
+
+impl FromStr for RecipeArg {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_toml = Path::new(text).extension().is_some_and(|extension| extension == "toml");
+        if text.contains('/') || is_toml { Ok(Self::File(text.into())) } else { text.parse().map(Self::Catalogue) }
+    }
+}
+
+/// Where a source is to be taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SourceArg {
+    /// A directory or an archive.
+    Path(PathBuf),
+    /// An archive behind https.
+    Url(String),
+}
+
+impl FromStr for SourceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once("://") {
+            Some(("https", rest)) if !rest.is_empty() => Ok(Self::Url(text.to_owned())),
+            Some((scheme, _)) => Err(format!("`{scheme}://` is not taken: give https://, a directory or an archive")),
+            None if text.is_empty() => Err("give a directory, an archive or an https:// address".to_owned()),
+            None => Ok(Self::Path(text.into())),
+        }
+    }
+}
+
+/// An option and the value chosen for it; the recipe knows which values it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    /// The option.
+    pub(crate) name: Name,
+    /// The value as typed.
+    pub(crate) value: String,
+}
+
+impl FromStr for Chosen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as opt=3")?;
+        Ok(Self { name: name.parse().map_err(|error: NameError| error.to_string())?, value: value.to_owned() })
+    }
+}
+
+/// A tool outside the system folders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ToolArg {
+    /// What recipes call it.
+    pub(crate) name: Name,
+    /// Where it is installed; its programs are in `bin` below.
+    pub(crate) prefix: PathBuf,
+}
+
+impl FromStr for ToolArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, prefix) = text.split_once('=').ok_or("write NAME=PREFIX, such as python2=/opt/python2")?;
+        if !Path::new(prefix).is_absolute() {
+            return Err(format!("`{prefix}` is not an absolute path, and a tool is bound at its own path"));
+        }
+        Ok(Self { name: name.parse().map_err(|error: NameError| error.to_string())?, prefix: prefix.into() })
+    }
+}
+
+/// A size in bytes, typed with a binary unit: `512M`, `8G`, `1.5T`; without a unit, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Size {
+    /// Bytes.
+    pub(crate) bytes: u64,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{text}` is not a size: write 512M, 8G or 1.5T");
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+            "" => 0,
+            "k" => 10,
+            "m" => 20,
+            "g" => 30,
+            "t" => 40,
+            _ => return Err(wrong()),
+        };
+        let (whole, tenths) = digits.split_once('.').unwrap_or((digits, "0"));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole) || !is_number(tenths) || tenths.len() > 1 {
+            return Err(wrong());
+        }
+        let tenth_parts = format!("{whole}{tenths}").parse::<u64>().map_err(|_| wrong())?;
+        let bytes = (u128::from(tenth_parts) << shift) / 10;
+        u64::try_from(bytes).ok().filter(|bytes| *bytes > 0).map(|bytes| Self { bytes }).ok_or_else(wrong)
+    }
+}
+
+/// How long a request waits, typed as people say it: `7d`, `90m`, `1h 30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime(pub(crate) Span);
+
+impl FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 7d, 12h or 30m"))?;
+        if duration < Duration::from_secs(1) || duration > MAX_TTL.duration() {
+            let longest = humantime::format_duration(MAX_TTL.duration());
+            return Err(format!("a request waits one second to {longest}"));
+        }
+        Ok(Self(Span::from(duration)))
+    }
+}
+
+/// When encryption of a mail connection begins, as the address says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsFrom {
+    /// With the connection: `smtps://`.
+    Connection,
+    /// As `--smtp-tls` says: `smtp://`.
+    Setting,
+}
+
+/// A mail server as typed. A password has no place in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Smtp {
+    /// When encryption begins.
+    pub(crate) tls: TlsFrom,
+    /// Who logs in.
+    pub(crate) user: Option<String>,
+    /// The server.
+    pub(crate) host: String,
+    /// Its port.
+    pub(crate) port: u16,
+}
+
+impl FromStr for Smtp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || "write smtp://[USER@]HOST[:PORT] or smtps://[USER@]HOST[:PORT]".to_owned();
+        let (tls, rest, default_port) = match text.split_once("://").ok_or_else(wrong)? {
+            ("smtp", rest) => (TlsFrom::Setting, rest, 587),
+            ("smtps", rest) => (TlsFrom::Connection, rest, 465),
+            _ => return Err(wrong()),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // A user may be a whole mail address, so the last @ counts.
+        let (user, server) = match rest.rsplit_once('@') {
+            Some((user, server)) => (Some(user), server),
+            None => (None, rest),
+        };
+        if user.is_some_and(|user| user.contains(':')) {
+            return Err("a password does not belong on a command line: use `--smtp-password-file FILE`".to_owned());
+        }
+        let (host, port) = split_port(server).ok_or_else(wrong)?;
+        let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
+        if !is_plain(host) || !user.is_none_or(is_plain) {
+            return Err(wrong());
+        }
+        let port = match port {
+            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
+            None => default_port,
+        };
+        Ok(Self { tls, user: user.map(str::to_owned), host: host.to_owned(), port })
+    }
+}
+
+/// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn split_port(server: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(rest) = server.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, Some(port))),
+            None if rest.is_empty() => Some((host, None)),
+            None => None,
+        };
+    }
+    match server.split_once(':') {
+        Some((host, port)) => Some((host, Some(port))),
+        None => Some((server, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_a_name_or_a_file() {
+        assert_eq!("lua".parse(), Ok(RecipeArg::Catalogue("lua".parse().unwrap())));
+        assert_eq!("./lua".parse(), Ok(RecipeArg::File("./lua".into())));
+        assert_eq!("lua.toml".parse(), Ok(RecipeArg::File("lua.toml".into())));
+        assert!("Lua".parse::<RecipeArg>().is_err());
+    }
+
+    #[test]
+    fn a_source_is_a_path_or_https() {
+        assert_eq!("a.tar.gz".parse(), Ok(SourceArg::Path("a.tar.gz".into())));
+        assert_eq!("https://example.org/a".parse(), Ok(SourceArg::Url("https://example.org/a".to_owned())));
+        for wrong in ["", "http://example.org/a", "file:///etc", "https://"] {
+            assert!(wrong.parse::<SourceArg>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        for (text, bytes) in [("1", 1), ("512M", 512 << 20), ("8g", 8 << 30), ("8GiB", 8 << 30), ("1.5K", 1536)] {
+            assert_eq!(text.parse(), Ok(Size { bytes }), "{text}");
+        }
+        for wrong in ["", "0", "M", "1.M", "1.25G", "-1", "1X", "99999999999T"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_is_bounded() {
+        assert_eq!("7d".parse(), Ok(Lifetime(Span::from_secs(7 * 86_400))));
+        for wrong in ["", "0s", "1ms", "91d", "soon"] {
+            assert!(wrong.parse::<Lifetime>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_mail_server_carries_no_password() {
+        let smtp = |tls, user: Option<&str>, host: &str, port| {
+            Ok(Smtp { tls, user: user.map(str::to_owned), host: host.to_owned(), port })
+        };
+        assert_eq!("smtp://mail.example.org".parse(), smtp(TlsFrom::Setting, None, "mail.example.org", 587));
+        assert_eq!("smtp://me@h:25".parse(), smtp(TlsFrom::Setting, Some("me"), "h", 25));
+        assert_eq!("smtps://me@example.org@h/".parse(), smtp(TlsFrom::Connection, Some("me@example.org"), "h", 465));
+        assert_eq!("smtp://[::1]:2525".parse(), smtp(TlsFrom::Setting, None, "::1", 2525));
+        for wrong in ["mail", "smtp://", "smtp://u:secret@h", "smtp://h:0", "smtp://h:99999", "http://h", "smtp://a b"]
+        {
+            assert!(wrong.parse::<Smtp>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_and_tools_are_pairs() {
+        let chosen: Chosen = "cflags=-DX=1".parse().unwrap();
+        assert_eq!((chosen.name.as_str(), chosen.value.as_str()), ("cflags", "-DX=1"));
+        assert!("opt".parse::<Chosen>().is_err());
+        let tool: ToolArg = "python2=/opt/python2".parse().unwrap();
+        assert_eq!((tool.name.as_str(), tool.prefix), ("python2", PathBuf::from("/opt/python2")));
+        assert!("python2=opt".parse::<ToolArg>().is_err());
+    }
+}

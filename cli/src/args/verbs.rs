@@ -1,0 +1,274 @@
+//! The verbs and their flags.
+
+use super::value::{Chosen, Lifetime, RecipeArg, SourceArg};
+use clap::builder::FalseyValueParser;
+use clap::{Subcommand, ValueEnum};
+use protocol::digest::Digest;
+use protocol::id::RequestId;
+use protocol::platform::{Constraint, Require, Value};
+use protocol::request::{Address, MAX_ADDRESSES, MAX_AGREE, Name, Priority};
+use protocol::wire::RequestRef;
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// What one command does.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Build something, or fetch what was built before
+    Request(Box<RequestArgs>),
+    /// Show the queue and the farm, or why one request waits
+    Status {
+        /// A request: all its digits, or at least the first eight
+        #[arg(value_parser = named)]
+        request: Option<Hex>,
+    },
+    /// Show the log of a request's build
+    Logs(LogsArgs),
+    /// Take a request back
+    Cancel {
+        /// The request: all its digits, or at least the first eight
+        #[arg(value_parser = named)]
+        request: Hex,
+    },
+    /// Fetch what was built
+    Fetch(FetchArgs),
+    /// List finished builds
+    Builds,
+    /// List the volunteers and what they can do
+    Volunteers,
+    /// Look at recipes
+    #[command(subcommand)]
+    Recipe(RecipeVerb),
+    /// Look at the farm
+    #[command(subcommand)]
+    Farm(FarmVerb),
+    /// Look after what this machine has stored
+    #[command(subcommand)]
+    Store(StoreVerb),
+    /// Say what this machine lacks, and which command mends it
+    Doctor,
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// 8 to 64 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hex(String);
+
+impl Hex {
+    /// The digits.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As the name of a request.
+    pub(crate) fn request(&self) -> RequestRef {
+        match self.0.parse::<Digest>() {
+            Ok(digest) => RequestRef::Id(RequestId(digest)),
+            Err(_) => RequestRef::Prefix(self.0.clone()),
+        }
+    }
+}
+
+fn named(text: &str) -> Result<Hex, String> {
+    let digits = text.to_ascii_lowercase();
+    if (8..=64).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(Hex(digits))
+    } else {
+        Err("give all 64 hexadecimal digits, or at least the first eight".to_owned())
+    }
+}
+
+/// How urgent a request is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Urgency {
+    /// Somebody waits for it.
+    Urgent,
+    /// The usual.
+    #[default]
+    Normal,
+    /// When nothing else is to be done.
+    Batch,
+}
+
+impl From<Urgency> for Priority {
+    fn from(urgency: Urgency) -> Self {
+        match urgency {
+            Urgency::Urgent => Self::Urgent,
+            Urgency::Normal => Self::Normal,
+            Urgency::Batch => Self::Batch,
+        }
+    }
+}
+
+/// The platform a build is for, `OS/ARCH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlatformArg {
+    os: String,
+    arch: String,
+}
+
+impl PlatformArg {
+    /// What it asks of a volunteer.
+    pub(crate) fn requires(&self) -> [Require; 2] {
+        let is = |key: &str, word: &str| Require {
+            key: key.to_owned(),
+            constraint: Constraint::Is(Value::Text(word.to_owned())),
+        };
+        [is("os", &self.os), is("arch", &self.arch)]
+    }
+}
+
+impl FromStr for PlatformArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_word = |word: &str| {
+            (1..=32).contains(&word.len())
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        match text.split_once('/') {
+            Some((os, arch)) if is_word(os) && is_word(arch) => Ok(Self { os: os.to_owned(), arch: arch.to_owned() }),
+            _ => Err("write OS/ARCH, such as linux/x86_64".to_owned()),
+        }
+    }
+}
+
+/// `node request`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RequestArgs {
+    /// A recipe of the catalogue (see `node recipe list`), or a TOML file
+    pub(crate) recipe: RecipeArg,
+    /// Choose an option's value (may be repeated; in the environment one a line)
+    #[arg(short, long, env = "NODE_OPTION", value_name = "NAME=VALUE", value_delimiter = '\n')]
+    pub(crate) option: Vec<Chosen>,
+    /// Build from this directory, archive (tar.gz, tar.xz, tar.zst) or https address
+    #[arg(long, env = "NODE_SOURCE", value_name = "DIR|ARCHIVE|URL")]
+    pub(crate) source: Option<SourceArg>,
+    /// Which revision of the source
+    #[arg(long, env = "NODE_REVISION", value_name = "REV")]
+    pub(crate) revision: Option<String>,
+    /// Build for this platform
+    #[arg(long, env = "NODE_PLATFORM", value_name = "OS/ARCH")]
+    pub(crate) platform: Option<PlatformArg>,
+    /// Ask more of the volunteer: KEY=V, KEY>=V, tool.NAME, tool.NAME>=VERSION (may be repeated; in the environment one a line)
+    #[arg(long, env = "NODE_REQUIRE", value_name = "EXPR", value_delimiter = '\n')]
+    pub(crate) require: Vec<Require>,
+    /// Write to this address when it is done (may be repeated)
+    #[arg(long, env = "NODE_EMAIL", value_name = "ADDR", value_delimiter = ',')]
+    pub(crate) email: Vec<Address>,
+    /// Return as soon as the farm holds the request and its source
+    #[arg(long, env = "NODE_DETACH", value_parser = FalseyValueParser::new())]
+    pub(crate) detach: bool,
+    /// Put the files here [default: ./RECIPE-<8 digits of the build key>]
+    #[arg(long, env = "NODE_OUTPUT", value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Want this many volunteers to have built the same
+    #[arg(long, env = "NODE_AGREE", value_name = "K", default_value = "1", value_parser = agree)]
+    pub(crate) agree: NonZeroU8,
+    /// How urgent it is
+    #[arg(long, env = "NODE_PRIORITY", value_enum, default_value_t)]
+    pub(crate) priority: Urgency,
+    /// Stop waiting after this time
+    #[arg(long, env = "NODE_EXPIRES", value_name = "TIME", default_value = "7d")]
+    pub(crate) expires: Lifetime,
+    /// Build again even if a build exists
+    #[arg(long, env = "NODE_FRESH", value_parser = FalseyValueParser::new())]
+    pub(crate) fresh: bool,
+}
+
+fn agree(text: &str) -> Result<NonZeroU8, String> {
+    let count: Option<NonZeroU8> = text.parse().ok();
+    count.filter(|count| count.get() <= MAX_AGREE).ok_or_else(|| format!("give a number from 1 to {MAX_AGREE}"))
+}
+
+/// `node logs`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    /// The request: all its digits, or at least the first eight
+    #[arg(value_parser = named)]
+    pub(crate) request: Hex,
+    /// Go on until the build ends
+    #[arg(short, long, env = "NODE_FOLLOW", value_parser = FalseyValueParser::new())]
+    pub(crate) follow: bool,
+}
+
+/// `node fetch`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct FetchArgs {
+    /// A request, a build key or a manifest: all its digits, or at least the first eight
+    #[arg(value_parser = named, value_name = "REQUEST|BUILD-KEY|MANIFEST")]
+    pub(crate) what: Hex,
+    /// Put the files here [default: ./RECIPE-<8 digits of the build key>]
+    #[arg(long, env = "NODE_OUTPUT", value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `node recipe`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum RecipeVerb {
+    /// List the recipes that came with the program
+    List,
+    /// Show what a recipe takes, needs and makes
+    Show {
+        /// Its name
+        name: Name,
+    },
+    /// Check a recipe in a file
+    Check {
+        /// A TOML file
+        file: PathBuf,
+    },
+}
+
+/// `node farm`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum FarmVerb {
+    /// Show the farm's id, ticket and coordinators
+    Show,
+}
+
+/// `node store`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum StoreVerb {
+    /// List what is stored here
+    List,
+    /// Read everything again and compare it with its digest
+    Verify,
+    /// Remove what is not pinned and was not used lately
+    Prune,
+    /// Never remove this build
+    Pin {
+        /// A build key or a manifest: all its digits, or at least the first eight
+        #[arg(value_parser = named, value_name = "BUILD-KEY|MANIFEST")]
+        what: Hex,
+    },
+}
+
+impl Verb {
+    /// Settings that contradict one another, as a sentence.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Self::Request(request) = self else { return Ok(()) };
+        if request.detach && request.output.is_some() {
+            let text = "`--detach` fetches nothing and `--output` says where to put it: leave one out, and fetch later \
+                        with `node fetch REQUEST --output DIR`";
+            return Err(text.to_owned());
+        }
+        if request.revision.is_some() && request.source.is_none() {
+            return Err("`--revision` goes with `--source`".to_owned());
+        }
+        if request.email.len() > MAX_ADDRESSES {
+            return Err(format!("at most {MAX_ADDRESSES} addresses can wait for one request"));
+        }
+        for (at, chosen) in request.option.iter().enumerate() {
+            if request.option[..at].iter().any(|earlier| earlier.name == chosen.name) {
+                return Err(format!("`--option {}=…` is given twice", chosen.name));
+            }
+        }
+        Ok(())
+    }
+}
