@@ -1,0 +1,62 @@
+//! The farm of one: both roles in this process, on loopback, for as long as somebody needs it.
+
+use super::{Place, failure, transports};
+use crate::exit::{Exit, Failure};
+use crate::sentences::{self, Said};
+use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig};
+use node::coordinator::mailer::config::{MailConfig, MailOptions};
+use node::network::config::Mdns;
+use node::node::Node;
+use node::volunteer::fetch::FetchRules;
+use node::volunteer::machine::OwnerLimits;
+
+/// What the farm of one is called.
+const NAME: &str = "alone";
+/// From whom its mail comes.
+const MAIL_FROM: &str = "barnraise@localhost";
+
+/// Becomes a farm in this home.
+pub(super) async fn start(place: &Place<'_>) -> Result<Node, Failure> {
+    place.output.tell(&sentences::farm_of_one());
+    let name = NAME.parse().map_err(|error: protocol::request::NameError| {
+        Failure::new(Exit::Infrastructure, Said::new(error.to_string()))
+    })?;
+    let options = MailOptions {
+        mail_from: Some(MAIL_FROM.to_owned()),
+        mail_dir: Some(place.home.path().join("mail")),
+        ..MailOptions::default()
+    };
+    let mail = MailConfig::from_options(&options)
+        .map_err(|error| Failure::new(Exit::Infrastructure, Said::new(error.to_string())))?;
+    let config = NodeConfig {
+        home: place.home.clone(),
+        farm: FarmChoice::Found(name),
+        reach: Reach {
+            listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            external: Vec::new(),
+            mdns: Mdns::Off,
+            transports: transports(),
+        },
+        coordinator: Some(CoordinatorConfig { mail }),
+        volunteer: Some(VolunteerConfig {
+            limits: OwnerLimits::default(),
+            accept: Accept::Any,
+            tools: Vec::new(),
+            fetch: FetchRules::default(),
+        }),
+    };
+    Node::start(config).await.map_err(failure::of_start)
+}
+
+/// Leaves when nobody needs the farm any more: no other command is connected, and every mail is written.
+pub(super) async fn end(place: &Place<'_>, node: Node) {
+    loop {
+        let others = node.network().peers().await.map_or(0, |peers| peers.len());
+        let mails = node.door().map_or(0, |door| door.mails_waiting());
+        if place.stop.is_cancelled() || (others == 0 && mails == 0) {
+            break;
+        }
+        tokio::time::sleep(super::request::OTHERS_LOOK).await;
+    }
+    node.end().await;
+}

@@ -1,0 +1,113 @@
+//! `node fetch`: by request, by build key, or by manifest.
+
+use super::{Place, failure, request};
+use crate::args::FetchArgs;
+use crate::exit::{Exit, Failure};
+use crate::sentences::{self, Said};
+use crate::shape::{Outcome, RequestShape};
+use crate::verb;
+use node::artifact::transfer::Progress;
+use node::client::find::{Found, Search};
+use node::client::member::Member;
+use protocol::digest::Digest;
+use protocol::farm::explain::{Ended, Explanation};
+use protocol::id::{BuildKey, ManifestId};
+use protocol::wire::{Answer, Control};
+use std::path::PathBuf;
+use std::time::Instant;
+use tokio::sync::watch;
+
+pub(super) async fn run(place: &Place<'_>, args: FetchArgs) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let member = place.join().await?;
+    let done = fetch(place, &args, &member, started).await;
+    member.leave().await;
+    done
+}
+
+async fn fetch(place: &Place<'_>, args: &FetchArgs, member: &Member, started: Instant) -> Result<Exit, Failure> {
+    let session = &member.session;
+    let mut shape = RequestShape::default();
+    let mut recipe = "build".to_owned();
+    let mut key = args.what.as_str().parse::<Digest>().ok().map(BuildKey);
+    if let Ok((request, view)) = session.look(args.what.request()).await {
+        shape = RequestShape::of(request, &view);
+        recipe.clone_from(&view.recipe);
+        match &view.explanation {
+            Explanation::Ended(Ended::Built { .. }) => key = Some(view.build_key),
+            Explanation::Ended(ended) => {
+                return verb::request::failed(place.output, request, &view, ended, started.elapsed());
+            }
+            explanation => {
+                let what = format!("not built yet: {}", sentences::explanation(explanation, request));
+                let next = format!("follow it with `node logs --follow {}`", request.short());
+                return Err(Failure::new(Exit::Policy, Said::with_next(what, next)));
+            }
+        }
+    } else if key.is_none() {
+        key = by_prefix(member, args.what.as_str(), &mut recipe).await;
+    }
+    let Some(key) = key else { return Err(unknown()) };
+    let (progress, _) = watch::channel(Progress::default());
+    let folder = |recipe: &str, key: BuildKey| args.output.clone().unwrap_or_else(|| verb::request::default_folder(recipe, key));
+    match session.find(key).await {
+        Search::Found(found) => {
+            let folder = folder(&recipe, key);
+            let delivery = session.deliver(&found, &folder, progress).await.map_err(|error| failure::of_transfer(&error))?;
+            let files = request::files_of(&folder, &delivery)?;
+            verb::fetch::show(place.output, with_verdict(shape, &found), &folder, files, started.elapsed())
+        }
+        Search::NotBuilt | Search::NobodyKnows => {
+            by_manifest(place, member, ManifestId(key.0), folder(&recipe, key), shape, started).await
+        }
+    }
+}
+
+/// The build or manifest that the farm's list knows under these leading digits.
+async fn by_prefix(member: &Member, prefix: &str, recipe: &mut String) -> Option<BuildKey> {
+    let Ok((_, Answer::Builds(rows))) = member.session.coordinators.call(Control::Builds).await else { return None };
+    let mut matching = rows.into_iter().filter(|row| {
+        row.build_key.to_string().starts_with(prefix) || row.manifest.to_string().starts_with(prefix)
+    });
+    let row = matching.next()?;
+    recipe.clone_from(&row.recipe);
+    matching.next().is_none().then_some(row.build_key)
+}
+
+/// What is named is no build key: perhaps it is a manifest, and one of the peers that are here has it.
+async fn by_manifest(
+    place: &Place<'_>,
+    member: &Member,
+    manifest: ManifestId,
+    folder: PathBuf,
+    shape: RequestShape,
+    started: Instant,
+) -> Result<Exit, Failure> {
+    let contacts = member.network().peers().await.unwrap_or_default();
+    let (progress, _) = watch::channel(Progress::default());
+    match member.session.fetch(manifest, contacts, None, &folder, progress).await {
+        Ok(delivery) => {
+            let files = request::files_of(&folder, &delivery)?;
+            let shape = RequestShape { manifest: Some(manifest.to_string()), ..shape };
+            verb::fetch::show(place.output, shape, &folder, files, started.elapsed())
+        }
+        Err(node::artifact::transfer::TransferError::Sink(error)) => Err(failure::of_transfer(&error.into())),
+        Err(_) => Err(unknown()),
+    }
+}
+
+fn with_verdict(shape: RequestShape, found: &Found) -> RequestShape {
+    let verdict = &found.verified.verdict;
+    RequestShape {
+        build_key: Some(verdict.build_key.to_string()),
+        outcome: shape.outcome.or(Some(Outcome::Cached)),
+        manifest: Some(verdict.manifest.to_string()),
+        volunteer: found.verified.reports.first().map(|(volunteer, _)| volunteer.to_string()),
+        ..shape
+    }
+}
+
+fn unknown() -> Failure {
+    let said = Said::with_next("nothing of this name is known or held by anybody who answers", "`node builds` lists what is built");
+    Failure::new(Exit::Infrastructure, said)
+}

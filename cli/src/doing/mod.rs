@@ -1,0 +1,130 @@
+//! The farm's side of each verb: joins, asks, and hands what it got to [`crate::verb`] to be shown.
+//!
+//! Nothing here prints and nothing here decides what a sentence says. A verb joins its farm as a short-lived peer, or, where no
+//! farm is known, `request` becomes one for as long as it needs.
+
+mod alone;
+mod ask;
+mod failure;
+mod fetch;
+mod logs;
+mod request;
+mod serve;
+mod store;
+
+use crate::args::{DaemonArgs, FarmVerb, Role, SharedArgs, Verb};
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::run;
+use crate::sentences::{self, Said};
+use node::client::member::Member;
+use node::client::session::JoinError;
+use node::home::Home;
+use node::network::config::Transports;
+use tokio_util::sync::CancellationToken;
+
+/// What every verb stands on.
+pub(crate) struct Place<'a> {
+    pub(crate) output: &'a Output,
+    pub(crate) shared: &'a SharedArgs,
+    pub(crate) home: Home,
+    /// Cancelled by SIGINT or SIGTERM.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Does a verb that needs a farm.
+pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<Exit, Failure> {
+    with_runtime(output, shared, |place| async move {
+        let stop = place.stop.clone();
+        let doing = async {
+            match verb {
+                Verb::Request(args) => return request::run(&place, *args).await,
+                Verb::Status { request: None } => ask::farm(&place).await,
+                Verb::Status { request: Some(named) } => ask::request(&place, &named).await,
+                Verb::Logs(args) => logs::run(&place, &args).await,
+                Verb::Cancel { request } => ask::cancel(&place, &request).await,
+                Verb::Fetch(args) => fetch::run(&place, args).await,
+                Verb::Builds => ask::builds(&place).await,
+                Verb::Volunteers => ask::volunteers(&place).await,
+                Verb::Farm(FarmVerb::Show) => ask::ticket(&place).await,
+                Verb::Store(verb) => store::run(&place, verb).await,
+                Verb::Recipe(_) | Verb::Doctor | Verb::Completions { .. } => {
+                    unreachable!("these verbs need no farm and were done before")
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            done = doing => done,
+            () = past_patience(&stop) => Err(Failure::new(Exit::Interrupted, Said::new("interrupted"))),
+        }
+    })
+}
+
+/// Runs a daemon.
+pub(crate) fn serve(output: &Output, shared: &SharedArgs, role: Role, args: DaemonArgs) -> Result<Exit, Failure> {
+    with_runtime(output, shared, |place| async move { serve::run(&place, role, args).await })
+}
+
+/// `request` answers a signal itself; this ends whatever does not.
+async fn past_patience(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+}
+
+fn with_runtime<F, Fut>(output: &Output, shared: &SharedArgs, work: F) -> Result<Exit, Failure>
+where
+    F: FnOnce(Place<'_>) -> Fut,
+    Fut: Future<Output = Result<Exit, Failure>>,
+{
+    let broken = |error: std::io::Error| {
+        Failure::new(Exit::Infrastructure, Said::with_next(format!("cannot start: {error}"), "look at the limits of this shell with `ulimit -a`"))
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(broken)?;
+    let home = Home::open(run::home(shared)?).map_err(failure::of_home)?;
+    let done = runtime.block_on(async {
+        let stop = node::shutdown::on_signals().map_err(broken)?;
+        work(Place { output, shared, home, stop }).await
+    });
+    // Whatever is still blocked in the background must not hold up the prompt.
+    runtime.shutdown_background();
+    done
+}
+
+impl Place<'_> {
+    /// Joins the farm.
+    async fn join(&self) -> Result<Member, Failure> {
+        self.try_join().await.map_err(|error| match error {
+            JoinError::NoFarm => Failure::new(Exit::Unreachable, sentences::no_farm()),
+            error => failure::of_join(&error),
+        })
+    }
+
+    /// Joins the farm, if one is known.
+    async fn try_join(&self) -> Result<Member, JoinError> {
+        self.forget_dead_daemon()?;
+        let joining = Member::join(&self.home, self.shared.farm.as_ref(), transports());
+        tokio::select! {
+            biased;
+            joined = joining => joined,
+            () = self.stop.cancelled() => Err(JoinError::Network("interrupted".to_owned())),
+        }
+    }
+
+    /// A daemon that was killed could not take its address back; whoever can take its lock knows that it is gone.
+    fn forget_dead_daemon(&self) -> Result<(), JoinError> {
+        if self.home.daemon()?.is_some() && self.home.lock().is_ok() {
+            self.home.forget_daemon()?;
+        }
+        Ok(())
+    }
+}
+
+/// Which transports to use: both, unless `NODE_TRANSPORT` says `tcp` or `quic`.
+fn transports() -> Transports {
+    match std::env::var("NODE_TRANSPORT").as_deref() {
+        Ok("tcp") => Transports::Tcp,
+        Ok("quic") => Transports::Quic,
+        _ => Transports::Both,
+    }
+}

@@ -1,0 +1,268 @@
+//! `node request`.
+
+use super::{Place, alone, failure};
+use crate::args::{RecipeArg, RequestArgs, SourceArg};
+use crate::exit::{Exit, Failure};
+use crate::output::Progress;
+use crate::sentences::{self, Said};
+use crate::shape::{FileShape, RequestShape};
+use crate::verb;
+use node::artifact::import::{self, Imported};
+use node::artifact::upload::Uploads;
+use node::catalogue;
+use node::chance::Chance;
+use node::client::deliver::Delivery;
+use node::client::get::{Delivered, Errand, GetError, Got, Patience, Stage};
+use node::client::session::{JoinError, Session};
+use node::client::wish::Wish;
+use protocol::farm::explain::HowBuilt;
+use protocol::id::RequestId;
+use protocol::recipe::Recipe;
+use protocol::request::{Demand, Freshness};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) async fn run(place: &Place<'_>, args: RequestArgs) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let recipe = recipe_of(&args.recipe)?;
+    let source = source_of(args.source.as_ref()).await?;
+    let wish = wish_of(&args, recipe, source.as_deref());
+    wish.spec().map_err(|error| failure::of_wish(&error))?;
+    match place.try_join().await {
+        Ok(member) => {
+            let ask = Ask { place, args: &args, wish: &wish, source, started };
+            let done = ask.run(&member.session, &member.uploads, Alone::No).await;
+            member.leave().await;
+            done
+        }
+        Err(JoinError::NoFarm) if args.detach => {
+            Err(Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm()))
+        }
+        Err(JoinError::NoFarm) => {
+            let node = alone::start(place).await?;
+            let session = node.session().map_err(|error| failure::of_join(&error))?;
+            let ask = Ask { place, args: &args, wish: &wish, source, started };
+            let done = ask.run(&session, node.uploads(), Alone::Yes).await;
+            alone::end(place, node).await;
+            done
+        }
+        Err(_) if place.stop.is_cancelled() => Err(Failure::new(Exit::Interrupted, Said::new("interrupted"))),
+        Err(error) => Err(failure::of_join(&error)),
+    }
+}
+
+/// Whether this command is its own farm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alone {
+    Yes,
+    No,
+}
+
+struct Ask<'a> {
+    place: &'a Place<'a>,
+    args: &'a RequestArgs,
+    wish: &'a Wish,
+    source: Option<Arc<Imported>>,
+    started: Instant,
+}
+
+impl Ask<'_> {
+    async fn run(self, session: &Session, uploads: &Uploads, alone: Alone) -> Result<Exit, Failure> {
+        let errand = Errand {
+            session,
+            uploads,
+            wish: self.wish,
+            source: self.source.clone(),
+            patience: if self.args.detach { Patience::Detach } else { Patience::Wait },
+            folder: self.args.output.clone(),
+        };
+        let progress = self.place.output.progress();
+        let mut submitted = None;
+        let mut seen = Seen::default();
+        let chance = Chance::from_os();
+        let got = {
+            let mut show = |stage| {
+                if let Stage::Submitted { request } = stage {
+                    submitted = Some(request);
+                }
+                seen.show(&progress, stage);
+            };
+            tokio::select! {
+                biased;
+                () = self.place.stop.cancelled() => None,
+                got = errand.run(&chance, &mut show) => Some(got),
+            }
+        };
+        drop(progress);
+        match got {
+            None => Err(self.interrupted(alone, submitted)),
+            Some(Ok(got)) => self.show(got).await,
+            Some(Err(error)) => Err(self.failed(&error)),
+        }
+    }
+
+    async fn show(&self, got: Got) -> Result<Exit, Failure> {
+        let (output, elapsed) = (self.place.output, self.started.elapsed());
+        match got {
+            Got::Delivered(delivered) => {
+                let how = match delivered.how {
+                    HowBuilt::Built => "built",
+                    HowBuilt::Cached => "found, already built,",
+                };
+                let files = files_of(&delivered.folder, &delivered.delivery)?;
+                verb::request::delivered(output, how, shape_of(&delivered), &delivered.folder, files, elapsed)
+            }
+            Got::Detached { request, build_key } => verb::request::detached(output, request, build_key, elapsed),
+            Got::Ended { request, view, ended } => verb::request::failed(output, request, &view, &ended, elapsed),
+        }
+    }
+
+    fn interrupted(&self, alone: Alone, submitted: Option<RequestId>) -> Failure {
+        let said = match (alone, submitted) {
+            (Alone::Yes, _) => sentences::interrupted_alone(&again()),
+            (Alone::No, Some(request)) => sentences::interrupted(request),
+            (Alone::No, None) => Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again())),
+        };
+        Failure::new(Exit::Interrupted, said)
+    }
+
+    fn failed(&self, error: &GetError) -> Failure {
+        failure::of_get(error)
+    }
+}
+
+/// Keeps the lines that are shown few: a request that has not changed is not spoken of again.
+#[derive(Debug, Default)]
+struct Seen {
+    fetching: bool,
+}
+
+impl Seen {
+    fn show(&mut self, progress: &Progress, stage: Stage) {
+        match stage {
+            Stage::Signed { .. } | Stage::Submitted { .. } => {}
+            Stage::Seen { request, view } if view.ended_at.is_none() => verb::request::waiting(progress, request, &view),
+            Stage::Seen { .. } => {}
+            Stage::Fetching(fetched) => {
+                self.fetching = true;
+                progress.transfer("fetching", fetched.done_bytes, fetched.total_bytes);
+            }
+        }
+    }
+}
+
+/// The command as it was typed, to be typed again.
+fn again() -> String {
+    let words: Vec<String> = std::env::args().skip(1).map(|word| shell_word(&word)).collect();
+    format!("node {}", words.join(" "))
+}
+
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@,+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+fn recipe_of(named: &RecipeArg) -> Result<Recipe, Failure> {
+    match named {
+        RecipeArg::File(path) => verb::recipe::read(path),
+        RecipeArg::Catalogue(name) => {
+            let found = catalogue::by_name(name.as_str()).cloned();
+            found.ok_or_else(|| verb::recipe::unknown(catalogue::all(), name))
+        }
+    }
+}
+
+async fn source_of(source: Option<&SourceArg>) -> Result<Option<Arc<Imported>>, Failure> {
+    let path = match source {
+        None => return Ok(None),
+        Some(SourceArg::Path(path)) => path,
+        Some(SourceArg::Url(url)) => {
+            let said = Said::with_next(
+                format!("`{url}`: only a recipe can name an https source, because only a recipe pins its digest"),
+                "download it and give the file with `--source FILE`",
+            );
+            return Err(Failure::new(Exit::Usage, said));
+        }
+    };
+    let wrong = |error: &dyn std::fmt::Display| {
+        let said = Said::with_next(
+            format!("the source {} cannot be used: {error}", path.display()),
+            "give a directory, or a tar.gz, tar.xz or tar.zst archive",
+        );
+        Failure::new(Exit::Usage, said)
+    };
+    let is_folder = std::fs::metadata(path).map_err(|error| wrong(&error))?.is_dir();
+    let imported = if is_folder { import::import_directory(path).await } else { import::import_archive(path).await };
+    imported.map(|imported| Some(Arc::new(imported))).map_err(|error| wrong(&error))
+}
+
+fn wish_of(args: &RequestArgs, recipe: Recipe, source: Option<&Imported>) -> Wish {
+    let platform = args.platform.iter().flat_map(crate::args::PlatformArg::requires);
+    Wish {
+        recipe,
+        options: args.option.iter().map(|chosen| (chosen.name.to_string(), chosen.value.clone())).collect(),
+        source: source.map(|source| source.manifest.id()),
+        require: platform.chain(args.require.iter().cloned()).collect(),
+        addresses: args.email.clone(),
+        demand: Demand { agree: args.agree, freshness: if args.fresh { Freshness::Fresh } else { Freshness::Any } },
+        priority: args.priority.into(),
+        expires: Some(args.expires.0),
+    }
+}
+
+fn shape_of(delivered: &Delivered) -> RequestShape {
+    let known = match (delivered.request, &delivered.view) {
+        (Some(request), Some(view)) => RequestShape::of(request, view),
+        _ => RequestShape::default(),
+    };
+    RequestShape {
+        build_key: Some(delivered.build_key.to_string()),
+        outcome: Some(match delivered.how {
+            HowBuilt::Built => crate::shape::Outcome::Built,
+            HowBuilt::Cached => crate::shape::Outcome::Cached,
+        }),
+        manifest: Some(delivered.manifest.to_string()),
+        volunteer: delivered.volunteer.map(|volunteer| volunteer.to_string()),
+        ..known
+    }
+}
+
+/// Every file that was put on disk, with the digest of its whole content.
+pub(super) fn files_of(folder: &Path, delivery: &Delivery) -> Result<Vec<FileShape>, Failure> {
+    let folder = std::path::absolute(folder)?;
+    delivery
+        .manifest
+        .files()
+        .map(|(path, mode, size, chunks)| {
+            let place: PathBuf = folder.join(path.as_str());
+            let digest = match chunks {
+                // A file of one chunk has its digest.
+                [only] => *only,
+                _ => digest_of(&place)?,
+            };
+            Ok(FileShape {
+                path: place.display().to_string(),
+                digest: digest.to_string(),
+                size,
+                mode: verb::request::mode(mode).to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn digest_of(path: &Path) -> Result<protocol::digest::Digest, Failure> {
+    use std::io::Read as _;
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = protocol::digest::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+/// How long a command that stands alone waits for others that have joined it.
+pub(super) const OTHERS_LOOK: Duration = Duration::from_millis(100);

@@ -1,0 +1,91 @@
+//! A daemon.
+
+use super::{Place, failure, transports};
+use crate::args::{Accept, DaemonArgs, Role, SmtpTls, TlsFrom};
+use crate::exit::{Exit, Failure};
+use crate::sentences::Said;
+use crate::verb;
+use node::config::{self, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig};
+use node::coordinator::mailer::config::{MailConfig, MailOptions};
+use node::network::config::Mdns;
+use node::node::Node;
+use node::volunteer::machine::{OfferedTool, OwnerLimits};
+use std::num::NonZeroU16;
+
+pub(super) async fn run(place: &Place<'_>, role: Role, args: DaemonArgs) -> Result<Exit, Failure> {
+    let config = config_of(place, role, args)?;
+    let node = tokio::select! {
+        biased;
+        started = Node::start(config) => started.map_err(failure::of_start)?,
+        () = place.stop.cancelled() => return Ok(Exit::Interrupted),
+    };
+    verb::serve::show(place.output, role, node.network().local(), &node.ticket())?;
+    node.run(place.stop.clone()).await;
+    Ok(Exit::Done)
+}
+
+fn config_of(place: &Place<'_>, role: Role, args: DaemonArgs) -> Result<NodeConfig, Failure> {
+    let farm = match (&args.farm_name, &place.shared.farm) {
+        (Some(name), _) => FarmChoice::Found(name.clone()),
+        (None, Some(ticket)) => FarmChoice::Join(Box::new(ticket.clone())),
+        (None, None) => FarmChoice::Remembered,
+    };
+    let coordinator = if role.coordinates() { Some(CoordinatorConfig { mail: mail_of(&args)? }) } else { None };
+    let volunteer = role.volunteers().then(|| volunteer_of(&args));
+    let reach = Reach {
+        listen: args.listen,
+        external: args.external,
+        mdns: if args.no_mdns { Mdns::Off } else { Mdns::On },
+        transports: transports(),
+    };
+    Ok(NodeConfig { home: place.home.clone(), farm, reach, coordinator, volunteer })
+}
+
+fn mail_of(args: &DaemonArgs) -> Result<Option<MailConfig>, Failure> {
+    let url = args.smtp.as_ref().map(|smtp| {
+        let scheme = match smtp.tls {
+            TlsFrom::TheStart => "smtps",
+            TlsFrom::Starttls => "smtp",
+        };
+        let user = smtp.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+        format!("{scheme}://{user}{}:{}", smtp.host, smtp.port)
+    });
+    let options = MailOptions {
+        smtp: url,
+        smtp_tls: args.smtp_tls.map(|tls| match tls {
+            SmtpTls::None => node::coordinator::mailer::config::SmtpTls::None,
+            SmtpTls::Starttls => node::coordinator::mailer::config::SmtpTls::Starttls,
+        }),
+        smtp_ca: args.smtp_ca.clone(),
+        smtp_password_file: args.smtp_password_file.clone(),
+        mail_from: args.mail_from.as_ref().map(ToString::to_string),
+        mail_dir: args.mail_dir.clone(),
+    };
+    MailConfig::from_options(&options).map_err(|error| {
+        Failure::new(Exit::Usage, Said::with_next(error.to_string(), "`node --help` explains the flags for mail"))
+    })
+}
+
+fn volunteer_of(args: &DaemonArgs) -> VolunteerConfig {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let half = u16::try_from(cores / 2).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
+    let tools = args
+        .tool
+        .iter()
+        .map(|tool| OfferedTool { name: tool.name.to_string(), prefix: tool.prefix.clone() })
+        .collect();
+    VolunteerConfig {
+        limits: OwnerLimits {
+            slots: args.slots.unwrap_or(half),
+            memory_mib: args.max_memory.map(|size| size.bytes >> 20),
+            disk_mib: args.max_disk.map(|size| size.bytes >> 20),
+        },
+        accept: match args.accept.unwrap_or_default() {
+            Accept::Catalogue => config::Accept::Catalogue,
+            Accept::Members => config::Accept::Members,
+            Accept::Any => config::Accept::Any,
+        },
+        tools,
+        fetch: node::volunteer::fetch::FetchRules::default(),
+    }
+}
