@@ -180,10 +180,8 @@ impl Driver {
                     self.exchanges.control.fail(request_id, &peer, error);
                 }
             }
-            Event::InboundFailure { request_id, .. } => self.exchanges.give_up(Line::Control, request_id),
-            Event::ResponseSent { peer, request_id, .. } => {
+            Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
                 self.exchanges.give_up(Line::Control, request_id);
-                self.part_with_the_refused(&peer);
             }
         }
     }

@@ -33,6 +33,8 @@ const MAX_SEARCHES: usize = 64;
 const MAX_PROVIDED: usize = 2_000;
 /// Below this many servers every newcomer becomes one of the closest to every key.
 const SMALL_FARM: usize = 20;
+/// How long a search waits for the first server: what a peer serves is known a moment after it was greeted.
+const FIRST_SERVER: Duration = Duration::from_secs(1);
 /// How long a search may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,8 @@ pub(super) struct Records {
     due: BTreeSet<(Instant, BuildKey)>,
     publishing: HashSet<QueryId>,
     searches: HashMap<QueryId, Search>,
+    /// Searches that wait for the first server, until this time at most.
+    early: Vec<(Instant, BuildKey, mpsc::Sender<PeerKey>)>,
     servers: HashSet<PeerId>,
     /// When everything is to be said again, because the network grew.
     all_again: Option<Instant>,
@@ -95,11 +99,23 @@ impl Records {
     }
 
     /// Looks for providers; each is sent once, as soon as it is heard of, and the channel closes when the search ends.
-    pub(super) fn find(&mut self, kad: &mut Behaviour, key: BuildKey, found: mpsc::Sender<PeerKey>) {
-        if self.searches.len() >= MAX_SEARCHES {
+    pub(super) fn find(
+        &mut self,
+        kad: &mut Behaviour,
+        key: BuildKey,
+        found: mpsc::Sender<PeerKey>,
+        now: Instant,
+    ) {
+        if self.searches.len() + self.early.len() >= MAX_SEARCHES {
             tracing::warn!(%key, MAX_SEARCHES, "too many searches at a time; this one finds nothing");
-            return;
+        } else if self.servers.is_empty() {
+            self.early.push((now + FIRST_SERVER, key, found));
+        } else {
+            self.search(kad, key, found);
         }
+    }
+
+    fn search(&mut self, kad: &mut Behaviour, key: BuildKey, found: mpsc::Sender<PeerKey>) {
         let query = kad.get_providers(record_key(key));
         self.searches.insert(query, Search { found, seen: HashSet::new() });
     }
@@ -122,6 +138,10 @@ impl Records {
                 Err(error) => tracing::warn!(%key, %error, "a build cannot be announced"),
             }
         }
+        let has_server = !self.servers.is_empty();
+        for (_, key, found) in self.early.extract_if(.., |(until, ..)| has_server || *until <= now).collect::<Vec<_>>() {
+            self.search(kad, key, found);
+        }
         self.searches.retain(|query, search| {
             let wanted = !search.found.is_closed();
             if !wanted && let Some(mut query) = kad.query_mut(query) {
@@ -131,10 +151,11 @@ impl Records {
         });
     }
 
-    /// Takes in what Kademlia reports.
-    pub(super) fn on_event(&mut self, kad: &mut Behaviour, event: kad::Event, now: Instant) {
+    /// Takes in what Kademlia reports; returns providers that were not heard of before.
+    pub(super) fn on_event(&mut self, kad: &mut Behaviour, event: kad::Event, now: Instant) -> Vec<PeerId> {
+        let mut news = Vec::new();
         match event {
-            kad::Event::OutboundQueryProgressed { id, result, step, .. } => self.on_progress(id, result, &step),
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => news = self.on_progress(id, result, &step),
             kad::Event::RoutingUpdated { peer, is_new_peer: true, old_peer, .. } => {
                 if let Some(old) = old_peer {
                     self.servers.remove(&old);
@@ -144,6 +165,7 @@ impl Records {
             _ => {}
         }
         self.advance(kad, now);
+        news
     }
 
     fn on_server(&mut self, peer: PeerId, now: Instant) {
@@ -156,16 +178,18 @@ impl Records {
         }
     }
 
-    fn on_progress(&mut self, id: QueryId, result: QueryResult, step: &ProgressStep) {
+    fn on_progress(&mut self, id: QueryId, result: QueryResult, step: &ProgressStep) -> Vec<PeerId> {
+        let mut news = Vec::new();
         if let QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) = result
             && let Some(search) = self.searches.get_mut(&id)
         {
             for peer in providers {
-                if search.seen.insert(peer)
-                    && let Some(key) = identity::peer_key(&peer)
-                    && search.found.try_send(key).is_err()
-                {
-                    tracing::debug!(%peer, "a provider was found that nobody waits for");
+                let Some(key) = identity::peer_key(&peer) else { continue };
+                if search.seen.insert(peer) {
+                    news.push(peer);
+                    if search.found.try_send(key).is_err() {
+                        tracing::debug!(%peer, "a provider was found that nobody waits for");
+                    }
                 }
             }
         }
@@ -173,6 +197,7 @@ impl Records {
             self.publishing.remove(&id);
             self.searches.remove(&id);
         }
+        news
     }
 
     fn schedule(&mut self, key: BuildKey, at: Instant) {

@@ -266,7 +266,7 @@ impl Driver {
             Command::Provide(key) => self.records.provide(&mut self.swarm.behaviour_mut().kad, key, now),
             Command::Withdraw(key) => self.withdraw(key),
             Command::FindProviders { key, found } => {
-                self.records.find(&mut self.swarm.behaviour_mut().kad, key, found);
+                self.records.find(&mut self.swarm.behaviour_mut().kad, key, found, now);
             }
             Command::Whisper(word) => match self.swarm.behaviour_mut().gossip.as_mut() {
                 Some(gossip) => self.unsaid.whisper(gossip, self.farm, &word, now),
@@ -354,10 +354,13 @@ impl Driver {
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 tracing::info!(%address, "listening");
                 self.unsettled.remove(&listener_id);
+                self.announce_addresses();
             }
+            SwarmEvent::ExpiredListenAddr { .. } => self.announce_addresses(),
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
                 tracing::warn!(?reason, "a listener closed");
                 self.unsettled.remove(&listener_id);
+                self.announce_addresses();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
             _ => {}
@@ -371,9 +374,7 @@ impl Driver {
             BehaviourEvent::Raft(event) => self.on_raft(event),
             BehaviourEvent::Bulk(event) => self.on_bulk(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
-            BehaviourEvent::Kad(event) => {
-                self.records.on_event(&mut self.swarm.behaviour_mut().kad, event, Instant::now());
-            }
+            BehaviourEvent::Kad(event) => self.on_kad(event),
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Ping(_) => {}
@@ -408,7 +409,7 @@ impl Driver {
 
     /// What this node says of itself now.
     pub(super) fn say_hello(&self) -> Hello {
-        Hello { clock: wall_clock(), addresses: self.addresses(), ..self.hello.clone() }
+        Hello { clock: wall_clock(), addresses: texts(&self.addresses()), ..self.hello.clone() }
     }
 
     /// Whether loopback addresses are worth believing: only where nothing else is listened on.
@@ -417,18 +418,31 @@ impl Driver {
     }
 
     /// Where this node can be reached, best first: external, then TCP, then QUIC; loopback only if there is nothing else.
-    fn addresses(&self) -> Vec<String> {
+    fn addresses(&self) -> Vec<Multiaddr> {
         let reach = self.reach();
         let mut own: Vec<_> = self.swarm.listeners().filter(|address| address::is_credible(address, reach)).collect();
         own.sort_by_key(|address| !address::is_tcp(address));
-        self.external.iter().chain(own).take(MAX_ADDRESSES).map(Multiaddr::to_string).collect()
+        self.external.iter().chain(own).take(MAX_ADDRESSES).cloned().collect()
+    }
+
+    /// Makes them the external addresses of the swarm: those that the DHT puts into provider records. A record without any
+    /// is only of use to servers that happen to have the provider in their routing table.
+    fn announce_addresses(&mut self) {
+        let now = self.addresses();
+        let before: Vec<_> = self.swarm.external_addresses().cloned().collect();
+        for gone in before.iter().filter(|address| !now.contains(address)) {
+            self.swarm.remove_external_address(gone);
+        }
+        for new in now.into_iter().filter(|address| !before.contains(address)) {
+            self.swarm.add_external_address(new);
+        }
     }
 
     fn tell_addresses(&mut self, now: Instant) {
         if !self.unsettled.is_empty() && self.address_askers.iter().all(|(until, _)| *until > now) {
             return;
         }
-        let addresses = self.addresses();
+        let addresses = texts(&self.addresses());
         for (_, reply) in self.address_askers.drain(..) {
             // Whoever dropped the receiver waits no more.
             drop(reply.send(addresses.clone()));
@@ -455,6 +469,10 @@ impl Driver {
             let _unheard = done.send(());
         }
     }
+}
+
+fn texts(addresses: &[Multiaddr]) -> Vec<String> {
+    addresses.iter().map(Multiaddr::to_string).collect()
 }
 
 /// An error with its causes, in one line.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 /// The longest name of a program.
 const MAX_PROGRAM_BYTES: usize = 64;
-/// How long a refused peer may take to hear so.
+/// How long a refused peer may take to hear so and hang up; closing at once could overtake the answer.
 const PARTING: Duration = Duration::from_secs(1);
 /// How often a peer may say `Hello` again.
 const HELLOS: u32 = 16;
@@ -114,16 +114,6 @@ impl Driver {
                 let said = self.swarm.behaviour_mut().control.send_request(&peer.id, Control::Hello(hello.clone()));
                 peer.saying = Some(said);
             }
-        }
-    }
-
-    /// Closes the connection of a peer that has now heard that it is refused.
-    pub(super) fn part_with_the_refused(&mut self, peer: &PeerId) {
-        let refused = identity::peer_key(peer)
-            .and_then(|key| self.peers.get(&key))
-            .is_some_and(|peer| matches!(peer.standing, Standing::Leaving { .. }));
-        if refused {
-            self.disconnect(*peer);
         }
     }
 

@@ -196,7 +196,8 @@ impl Driver {
         }
     }
 
-    fn credible(&self, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    /// What of the addresses that a peer told us is worth remembering.
+    pub(super) fn credible(&self, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
         let reach = self.reach();
         addresses
             .into_iter()

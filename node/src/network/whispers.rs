@@ -4,11 +4,13 @@ use super::driver::Driver;
 use super::gossip::validator::{Judgement, Whisper};
 use super::{dht, gossip, identity};
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId};
+use libp2p::core::Endpoint;
+use libp2p::kad::store::RecordStore as _;
+use libp2p::swarm::{ConnectionId, NetworkBehaviour as _};
 use libp2p::{PeerId, kad};
 use protocol::id::BuildKey;
 use protocol::signed::Kind;
 use protocol::wire::Control;
-use libp2p::kad::store::RecordStore as _;
 use tokio::time::Instant;
 
 impl Driver {
@@ -54,6 +56,24 @@ impl Driver {
             && !gossip.report_message_validation_result(id, from, acceptance)
         {
             tracing::debug!(%id, "a whisper left the cache before it was judged");
+        }
+    }
+
+    pub(super) fn on_kad(&mut self, event: kad::Event) {
+        let found = self.records.on_event(&mut self.swarm.behaviour_mut().kad, event, Instant::now());
+        for peer in found {
+            // The DHT knows a provider's addresses only while the search runs: keep them, for it will be called next.
+            let kad = &mut self.swarm.behaviour_mut().kad;
+            let known = kad.handle_pending_outbound_connection(
+                ConnectionId::new_unchecked(0),
+                Some(peer),
+                &[],
+                Endpoint::Dialer,
+            );
+            if let (Ok(addresses), Some(key)) = (known, identity::peer_key(&peer)) {
+                let credible = self.credible(addresses);
+                self.book.learn(key, credible);
+            }
         }
     }
 

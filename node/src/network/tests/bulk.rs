@@ -59,13 +59,53 @@ async fn a_peer_that_cannot_be_dialled_is_reached_over_its_own_connection() {
 }
 
 #[tokio::test]
-async fn a_stream_survives_the_other_side_of_the_fence() {
-    // The first connection is QUIC; bulk takes a TCP connection beside it.
-    let (one, two) = (Node::start(config(1, Transports::Both)), Node::start(config(2, Transports::Both)));
-    one.meet(&two).await;
-    let to = two.key();
-    let _echo = echo(two.inbox);
-    assert_eq!(soon(said_back(&one.network, to, "word")).await, "word");
+async fn bulk_takes_a_tcp_connection_of_its_own_beside_the_first() {
+    for (transports, at_first) in [(Transports::Tcp, 1), (Transports::Both, 0)] {
+        let (one, two) = (Node::start(config(1, transports)), Node::start(config(2, transports)));
+        one.meet(&two).await;
+        let (to, port) = (two.key(), tcp_port(&two).await);
+        let _echo = echo(two.inbox);
+        assert_eq!(tcp_connections(port), at_first, "{transports:?}");
+        for word in ["first", "second"] {
+            assert_eq!(soon(said_back(&one.network, to, word)).await, word);
+            assert_eq!(tcp_connections(port), at_first + 1, "{transports:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_be_dialled_opens_the_lane_itself() {
+    let daemon = Node::daemon(1);
+    let client = Node::start(command(2));
+    client.meet(&daemon).await;
+    let (key, port) = (client.key(), tcp_port(&daemon).await);
+    let _echo = echo(client.inbox);
+    assert_eq!(soon(said_back(&daemon.network, key, "first")).await, "first");
+    soon(async {
+        while tcp_connections(port) < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(soon(said_back(&daemon.network, key, "second")).await, "second");
+    assert_eq!(tcp_connections(port), 2, "one for calls, one for bulk");
+}
+
+async fn tcp_port(node: &Node) -> u16 {
+    let addresses = node.contact().await.addresses;
+    addresses.iter().find_map(|address| address.strip_prefix("/ip4/127.0.0.1/tcp/")).unwrap().parse().unwrap()
+}
+
+/// Established connections that were taken at this port, as the kernel counts them.
+fn tcp_connections(port: u16) -> usize {
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!(":{port:04X}");
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.len() > 3 && fields[1].ends_with(&local) && fields[3] == ESTABLISHED)
+        .count()
 }
 
 #[tokio::test]

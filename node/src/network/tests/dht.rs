@@ -1,7 +1,9 @@
 //! The DHT: found after the fact, and forgotten when told.
 
 use super::*;
+use crate::network::config::Dht;
 use protocol::id::BuildKey;
+use protocol::wire::{Answer, Control};
 use tokio::time::Instant;
 
 fn build(n: u8) -> BuildKey {
@@ -72,4 +74,23 @@ async fn providers_whose_server_has_gone_are_found_through_others() {
     nodes[0].network.shut_down().await;
     // Every dialable node is a server here, so the hint outlives the one that everybody met through.
     until_found(&nodes[2], build(1), &[nodes[1].key()]).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_is_no_server_is_found_with_its_address() {
+    let server = Node::daemon(1);
+    let mut provider = Node::start(NetworkConfig { dht: Dht::Client, ..config(2, Transports::Tcp) });
+    provider.meet(&server).await;
+    provider.network.provide(build(1)).await.unwrap();
+    until_found(&server, build(1), &[provider.key()]).await;
+
+    let asker = Node::start(command(3));
+    asker.meet(&server).await;
+    assert_eq!(providers(&asker, build(1)).await, [provider.key()], "at the first search, right after Hello");
+    let call = tokio::spawn({
+        let (network, key) = (asker.network.clone(), provider.key());
+        async move { network.call(key, Control::Find(build(1))).await }
+    });
+    soon(provider.inbox.control.recv()).await.unwrap().reply.send(Answer::Done).unwrap();
+    assert_eq!(soon(call).await.unwrap(), Ok(Answer::Done));
 }

@@ -5,6 +5,7 @@ mod bulk;
 mod calls;
 mod connections;
 mod dht;
+mod discovery;
 mod gossip;
 
 use super::config::{Mdns, NetworkConfig, Transports};
