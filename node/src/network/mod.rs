@@ -1,13 +1,39 @@
 //! The network room: one task owns the swarm, everybody else holds a [`Network`] handle.
 //!
 //! A handle sends [`Command`]s over a bounded channel; whoever receives them is the network. In the program that is the
-//! libp2p [`driver`]; in simulation it is an in-memory one, so the rooms above never know the difference. What comes in from
+//! libp2p driver ([`start`]); in simulation it is an in-memory one, so the rooms above never know the difference. What comes in from
 //! peers arrives in an [`Inbox`] of bounded channels; when one is full the driver refuses on its owner's behalf rather than
 //! wait.
 //!
 //! The network promises that a [`Caller`] is the peer at the other end of an authenticated connection that has exchanged
 //! `Hello`, and that nothing larger than the limits of [`protocol::wire`] and [`protocol::gossip`] comes through. It never
 //! interprets a call, never touches an artifact's bytes and never decides who may do what.
+
+mod address;
+mod behaviour;
+mod book;
+mod bulk;
+mod calls;
+pub mod config;
+mod dht;
+mod driver;
+mod frames;
+mod gossip;
+mod greeting;
+pub mod identity;
+mod lanes;
+mod links;
+mod peers;
+mod redial;
+mod strangers;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod whispers;
+
+pub use address::AddressError;
+pub use config::{NetworkConfig, StartError};
+pub use driver::{spawn, start};
 
 use protocol::id::{BuildKey, PeerKey};
 use protocol::ticket::Contact;

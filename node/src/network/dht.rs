@@ -1,0 +1,214 @@
+//! The DHT: who holds the artifact of a judged build.
+//!
+//! Kademlia under the farm's own name. A record is a hint and expires after three hours; a provider says it again on first
+//! contact with the network, when the network grows, and each hour with jitter, for the library's first repetition comes
+//! twelve hours late and what is said in isolation reaches nobody. Values are never stored, and no quorum is ever waited
+//! for: in a farm of fewer than twenty servers it cannot be had.
+
+pub(super) mod store;
+
+use super::config::Dht;
+use super::redial::spread;
+use super::identity;
+use libp2p::kad::{self, GetProvidersOk, ProgressStep, QueryId, QueryResult, RecordKey};
+use libp2p::{PeerId, StreamProtocol};
+use protocol::id::{BuildKey, PeerKey};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+use store::{ProviderStore, StoreLimits};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How long others believe that we provide.
+const RECORD_TTL: Duration = Duration::from_secs(3 * 3_600);
+/// How often it is said again.
+const REPEAT: Duration = Duration::from_secs(3_600);
+/// How long to wait for more newcomers before everything is said again.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Announcements under way at a time.
+const MAX_PUBLISHING: usize = 8;
+/// Searches under way at a time.
+const MAX_SEARCHES: usize = 64;
+/// Builds that this node announces at most; an hourly round of them costs about 15 calls a second.
+const MAX_PROVIDED: usize = 2_000;
+/// Below this many servers every newcomer becomes one of the closest to every key.
+const SMALL_FARM: usize = 20;
+/// How long a search waits for the first server: what a peer serves is known a moment after it was greeted.
+const FIRST_SERVER: Duration = Duration::from_secs(1);
+/// How long a search may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) type Behaviour = kad::Behaviour<ProviderStore>;
+
+/// Kademlia as this farm uses it.
+pub(super) fn behaviour(name: StreamProtocol, local: PeerId, part: Dht) -> Behaviour {
+    let mut config = kad::Config::new(name);
+    config
+        .set_query_timeout(QUERY_TIMEOUT)
+        .set_provider_record_ttl(Some(RECORD_TTL))
+        .set_provider_publication_interval(None)
+        .set_publication_interval(None)
+        .set_replication_interval(None)
+        .set_max_packet_size(128 << 10);
+    let mut kad = kad::Behaviour::with_config(local, ProviderStore::new(local, StoreLimits::default()), config);
+    kad.set_mode(Some(match part {
+        Dht::Server => kad::Mode::Server,
+        Dht::Client => kad::Mode::Client,
+    }));
+    kad
+}
+
+/// What this node provides and searches.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    /// When each build is to be said again.
+    provided: BTreeMap<BuildKey, Instant>,
+    due: BTreeSet<(Instant, BuildKey)>,
+    publishing: HashSet<QueryId>,
+    searches: HashMap<QueryId, Search>,
+    /// Searches that wait for the first server, until this time at most.
+    early: Vec<(Instant, BuildKey, mpsc::Sender<PeerKey>)>,
+    servers: HashSet<PeerId>,
+    /// When everything is to be said again, because the network grew.
+    all_again: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Search {
+    found: mpsc::Sender<PeerKey>,
+    seen: HashSet<PeerId>,
+}
+
+impl Records {
+    /// Says that this node holds the build's artifact, now and until withdrawn.
+    pub(super) fn provide(&mut self, kad: &mut Behaviour, key: BuildKey, now: Instant) {
+        if self.provided.len() >= MAX_PROVIDED && !self.provided.contains_key(&key) {
+            tracing::warn!(%key, MAX_PROVIDED, "too many builds to announce; this one is found through coordinators only");
+            return;
+        }
+        self.schedule(key, now);
+        self.advance(kad, now);
+    }
+
+    /// Stops saying so.
+    pub(super) fn withdraw(&mut self, kad: &mut Behaviour, key: BuildKey) {
+        if let Some(due) = self.provided.remove(&key) {
+            self.due.remove(&(due, key));
+        }
+        kad.stop_providing(&record_key(key));
+    }
+
+    /// Looks for providers; each is sent once, as soon as it is heard of, and the channel closes when the search ends.
+    pub(super) fn find(
+        &mut self,
+        kad: &mut Behaviour,
+        key: BuildKey,
+        found: mpsc::Sender<PeerKey>,
+        now: Instant,
+    ) {
+        if self.searches.len() + self.early.len() >= MAX_SEARCHES {
+            tracing::warn!(%key, MAX_SEARCHES, "too many searches at a time; this one finds nothing");
+        } else if self.servers.is_empty() {
+            self.early.push((now + FIRST_SERVER, key, found));
+        } else {
+            self.search(kad, key, found);
+        }
+    }
+
+    fn search(&mut self, kad: &mut Behaviour, key: BuildKey, found: mpsc::Sender<PeerKey>) {
+        let query = kad.get_providers(record_key(key));
+        self.searches.insert(query, Search { found, seen: HashSet::new() });
+    }
+
+    /// Says what is due, a bounded number at a time, and ends searches that nobody waits for.
+    pub(super) fn advance(&mut self, kad: &mut Behaviour, now: Instant) {
+        if self.all_again.is_some_and(|at| at <= now) {
+            self.all_again = None;
+            let keys: Vec<_> = self.provided.keys().copied().collect();
+            keys.into_iter().for_each(|key| self.schedule(key, now));
+        }
+        while self.publishing.len() < MAX_PUBLISHING {
+            let Some((due, key)) = self.due.first().copied() else { break };
+            if due > now {
+                break;
+            }
+            self.schedule(key, now + spread(REPEAT));
+            match kad.start_providing(record_key(key)) {
+                Ok(query) => drop(self.publishing.insert(query)),
+                Err(error) => tracing::warn!(%key, %error, "a build cannot be announced"),
+            }
+        }
+        let has_server = !self.servers.is_empty();
+        for (_, key, found) in self.early.extract_if(.., |(until, ..)| has_server || *until <= now).collect::<Vec<_>>() {
+            self.search(kad, key, found);
+        }
+        self.searches.retain(|query, search| {
+            let wanted = !search.found.is_closed();
+            if !wanted && let Some(mut query) = kad.query_mut(query) {
+                query.finish();
+            }
+            wanted
+        });
+    }
+
+    /// Takes in what Kademlia reports; returns providers that were not heard of before.
+    pub(super) fn on_event(&mut self, kad: &mut Behaviour, event: kad::Event, now: Instant) -> Vec<PeerId> {
+        let mut news = Vec::new();
+        match event {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => news = self.on_progress(id, result, &step),
+            kad::Event::RoutingUpdated { peer, is_new_peer: true, old_peer, .. } => {
+                if let Some(old) = old_peer {
+                    self.servers.remove(&old);
+                }
+                self.on_server(peer, now);
+            }
+            _ => {}
+        }
+        self.advance(kad, now);
+        news
+    }
+
+    fn on_server(&mut self, peer: PeerId, now: Instant) {
+        if !self.servers.insert(peer) {
+            return;
+        }
+        let count = self.servers.len();
+        if count <= SMALL_FARM || count.is_multiple_of(SMALL_FARM / 2) {
+            self.all_again.get_or_insert(now + SETTLE);
+        }
+    }
+
+    fn on_progress(&mut self, id: QueryId, result: QueryResult, step: &ProgressStep) -> Vec<PeerId> {
+        let mut news = Vec::new();
+        if let QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) = result
+            && let Some(search) = self.searches.get_mut(&id)
+        {
+            for peer in providers {
+                let Some(key) = identity::peer_key(&peer) else { continue };
+                if search.seen.insert(peer) {
+                    news.push(peer);
+                    if search.found.try_send(key).is_err() {
+                        tracing::debug!(%peer, "a provider was found that nobody waits for");
+                    }
+                }
+            }
+        }
+        if step.last {
+            self.publishing.remove(&id);
+            self.searches.remove(&id);
+        }
+        news
+    }
+
+    fn schedule(&mut self, key: BuildKey, at: Instant) {
+        if let Some(before) = self.provided.insert(key, at) {
+            self.due.remove(&(before, key));
+        }
+        self.due.insert((at, key));
+    }
+}
+
+/// The key under which a build's providers are found.
+pub(super) fn record_key(key: BuildKey) -> RecordKey {
+    RecordKey::new(key.0.as_bytes())
+}

@@ -1,0 +1,210 @@
+//! Connections as they come and go: dialling, redialling, closing, and peers that were discovered.
+
+use super::driver::{Driver, reason};
+use super::peers::{Lane, Link, Opener, Standing};
+use super::{CallError, PeerChange, address, behaviour, identity};
+use libp2p::core::ConnectedPoint;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionError, ConnectionId, DialError};
+use libp2p::{Multiaddr, PeerId, identify, mdns};
+use protocol::id::PeerKey;
+use protocol::ticket::MAX_ADDRESSES;
+use protocol::wire::CONTROL_TIMEOUT;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Addresses of one message that are looked at.
+const MAX_HEARD: usize = 64;
+
+impl Driver {
+    /// Dials a peer at every address known for it, here or to the DHT.
+    pub(super) fn dial(&mut self, key: PeerKey) {
+        let id = identity::peer_id(&key);
+        let known = self.book.of(&key).to_vec();
+        let options = DialOpts::peer_id(id)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .addresses(known)
+            .extend_addresses_through_behaviour()
+            .build();
+        match self.swarm.dial(options) {
+            // Somebody else in this node is at it already; the outcome is reported all the same.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => self.peers.entry(key).standing = Standing::Dialing,
+            Err(error) => self.not_reached(key, &error),
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, id: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let Some(key) = identity::peer_key(&id) else { return self.disconnect(id) };
+        let opener = if endpoint.is_dialer() { Opener::Us } else { Opener::Them };
+        let address = address::without_peer(endpoint.get_remote_address().clone());
+        tracing::debug!(peer = ?key, %address, ?opener, "connected");
+        let peer = self.peers.entry(key);
+        peer.links.push(Link { id: connection, address, opener });
+        let is_lane = matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection);
+        match (&peer.standing, opener) {
+            (Standing::Apart | Standing::Dialing | Standing::Greeting { asked: None, .. }, Opener::Us) => {
+                self.ask_hello(key);
+            }
+            (Standing::Apart | Standing::Dialing, Opener::Them) => {
+                peer.standing = Standing::Greeting { asked: None, until: Instant::now() + CONTROL_TIMEOUT };
+            }
+            _ => {}
+        }
+        if is_lane {
+            self.on_lane_open(key, connection);
+        }
+    }
+
+    pub(super) fn on_closed(
+        &mut self,
+        id: PeerId,
+        connection: ConnectionId,
+        remaining: u32,
+        cause: Option<&ConnectionError>,
+    ) {
+        let Some(key) = identity::peer_key(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        tracing::debug!(peer = ?key, remaining, ?cause, "a connection closed");
+        peer.links.retain(|link| link.id != connection);
+        if matches!(peer.lane, Lane::Open(lane) if lane == connection) {
+            peer.lane = Lane::None;
+        }
+        if remaining > 0 {
+            return;
+        }
+        let now = Instant::now();
+        let before = std::mem::replace(&mut peer.standing, Standing::Apart);
+        peer.held.clear();
+        peer.saying = None;
+        let reason = cause.map_or_else(|| "the connection was closed".to_owned(), |cause| reason(cause));
+        peer.fail_errands(&CallError::Broken { peer: key, reason });
+        let mut lasted = Duration::ZERO;
+        if let Standing::Greeted { since, .. } = before {
+            lasted = now - since;
+            // Nobody may be listening.
+            drop(self.changes.send(PeerChange::Closed { peer: key }));
+        }
+        if let Some(redial) = &mut peer.redial {
+            redial.lost(now, lasted);
+        }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, connection: ConnectionId, id: Option<PeerId>, error: &DialError) {
+        if matches!(error, DialError::DialPeerConditionFalse(_)) {
+            return;
+        }
+        let Some(key) = id.as_ref().and_then(identity::peer_key) else { return };
+        let Some(peer) = self.peers.get(&key) else { return };
+        tracing::debug!(peer = ?key, %error, "a dial failed");
+        if matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection) {
+            self.on_lane_failed(key);
+        } else if peer.links.is_empty() {
+            self.not_reached(key, error);
+        }
+    }
+
+    fn not_reached(&mut self, key: PeerKey, error: &DialError) {
+        let reason = match error {
+            DialError::NoAddresses => "no address of it is known".to_owned(),
+            DialError::WrongPeerId { address, .. } => format!("somebody else listens at {address}"),
+            DialError::Transport(tried) => {
+                let tried: Vec<_> = tried
+                    .iter()
+                    .map(|(address, error)| format!("{}: {}", address::without_peer(address.clone()), reason(error)))
+                    .collect();
+                tried.join("; ")
+            }
+            other => reason(other),
+        };
+        let peer = self.peers.entry(key);
+        peer.standing = Standing::Apart;
+        peer.fail_errands(&CallError::Unreachable { peer: key, reason });
+        if let Some(redial) = &mut peer.redial {
+            redial.lost(Instant::now(), Duration::ZERO);
+        }
+    }
+
+    /// Ends errands and greetings whose time is over.
+    pub(super) fn expire_errands(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for (key, peer) in self.peers.iter_mut() {
+            let waiting = std::mem::take(&mut peer.errands);
+            for errand in waiting {
+                if errand.until <= now {
+                    errand.want.fail(CallError::Timeout(*key));
+                } else {
+                    peer.errands.push_back(errand);
+                }
+            }
+            match peer.standing {
+                Standing::Greeting { until, .. } | Standing::Leaving { until } if until <= now => late.push(peer.id),
+                // The transport's own deadline is shorter: a dial without errands that is still reported as under way
+                // was somebody else's and is over.
+                Standing::Dialing if peer.errands.is_empty() && !self.swarm.is_connected(&peer.id) => {
+                    if let Some(redial) = &mut peer.redial {
+                        redial.look_again(now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for id in late {
+            tracing::debug!(peer = %id, "disconnected: it did not say Hello in time, or was refused");
+            self.disconnect(id);
+        }
+    }
+
+    /// Dials those that are to be kept connected, when it is time.
+    pub(super) fn redial(&mut self, now: Instant) {
+        let due: Vec<PeerKey> = self
+            .peers
+            .iter_mut()
+            .filter(|(_, peer)| peer.links.is_empty())
+            .filter_map(|(key, peer)| peer.redial.as_mut().is_some_and(|redial| redial.is_due(now)).then_some(*key))
+            .collect();
+        due.into_iter().for_each(|key| self.dial(key));
+    }
+
+    pub(super) fn on_identify(&mut self, event: identify::Event) {
+        let identify::Event::Received { peer_id, info, .. } = event else { return };
+        if info.protocol_version != behaviour::family(self.farm) {
+            return self.avoid_stranger(peer_id);
+        }
+        let Some(key) = identity::peer_key(&peer_id) else { return };
+        let credible = self.credible(info.listen_addrs);
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol)) {
+            for address in &credible {
+                kad.add_address(&peer_id, address.clone());
+            }
+        }
+        self.book.learn(key, credible);
+    }
+
+    pub(super) fn on_mdns(&mut self, event: mdns::Event) {
+        let mdns::Event::Discovered(found) = event else { return };
+        for (id, address) in found.into_iter().take(MAX_HEARD) {
+            let Some(key) = identity::peer_key(&id) else { continue };
+            let credible = self.credible(vec![address]);
+            if credible.is_empty() || key == self.local || self.strangers.is_avoided(&id) {
+                continue;
+            }
+            self.book.learn(key, credible);
+            if matches!(self.peers.entry(key).standing, Standing::Apart) {
+                self.dial(key);
+            }
+        }
+    }
+
+    /// What of the addresses that a peer told us is worth remembering.
+    pub(super) fn credible(&self, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        let reach = self.reach();
+        addresses
+            .into_iter()
+            .take(MAX_HEARD)
+            .map(address::without_peer)
+            .filter(|address| address::is_credible(address, reach))
+            .take(MAX_ADDRESSES)
+            .collect()
+    }
+}

@@ -1,0 +1,119 @@
+//! TCP (TLS first, Noise second, yamux) and QUIC, with names resolved.
+//!
+//! TLS comes first because AES in hardware beats ChaCha20 for bulk; a peer without it falls back to Noise.
+
+use super::config::{StartError, Transports};
+use futures::future::{BoxFuture, Either};
+use futures::prelude::*;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::{Boxed, OptionalTransport};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, SelectUpgrade, UpgradeInfo, Version};
+use libp2p::identity::Keypair;
+use libp2p::{PeerId, Transport as _, dns, noise, quic, tcp, tls, yamux};
+use std::io;
+use std::time::Duration;
+
+/// Streams that may be open on one connection: those of bulk, and room for calls, gossip and the DHT.
+const STREAMS: u32 = 1_024;
+/// How long a connection may take to be set up and secured.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Connections = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// The transport of a node with this key.
+pub(super) fn build(pair: &Keypair, which: Transports) -> Result<Connections, StartError> {
+    match dns::tokio::Transport::system(numeric(pair, which)?) {
+        Ok(named) => Ok(named.boxed()),
+        Err(error) => {
+            tracing::warn!(%error, "no resolver settings: addresses with names cannot be dialled");
+            numeric(pair, which)
+        }
+    }
+}
+
+fn numeric(pair: &Keypair, which: Transports) -> Result<Connections, StartError> {
+    let (tcp, quic) = match which {
+        Transports::Both => (Some(tcp(pair)?), Some(quic(pair))),
+        Transports::Tcp => (Some(tcp(pair)?), None),
+        Transports::Quic => (None, Some(quic(pair))),
+    };
+    let both = optional(quic).or_transport(optional(tcp)).map(|either, _| match either {
+        Either::Left(connection) | Either::Right(connection) => connection,
+    });
+    Ok(TransportTimeout::new(both, SETUP_TIMEOUT).boxed())
+}
+
+fn optional<T>(transport: Option<T>) -> OptionalTransport<T> {
+    transport.map_or_else(OptionalTransport::none, OptionalTransport::some)
+}
+
+fn tcp(pair: &Keypair) -> Result<Connections, StartError> {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS as usize);
+    let transport = tcp::tokio::Transport::new(tcp::Config::default())
+        .upgrade(Version::V1Lazy)
+        .authenticate(TlsThenNoise::new(pair)?)
+        .multiplex(muxer)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .boxed();
+    Ok(transport)
+}
+
+fn quic(pair: &Keypair) -> Connections {
+    let mut config = quic::Config::new(pair);
+    config.max_concurrent_stream_limit = STREAMS;
+    quic::tokio::Transport::new(config)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .boxed()
+}
+
+/// Offers both ways to secure a connection and takes the first that both sides know.
+#[derive(Clone)]
+struct TlsThenNoise(SelectUpgrade<tls::Config, noise::Config>);
+
+type Secured<C> = (PeerId, Either<tls::TlsStream<C>, noise::Output<C>>);
+
+impl TlsThenNoise {
+    fn new(pair: &Keypair) -> Result<Self, StartError> {
+        let tls = tls::Config::new(pair).map_err(|error| StartError::Setup(error.to_string()))?;
+        let noise = noise::Config::new(pair).map_err(|error| StartError::Setup(error.to_string()))?;
+        Ok(Self(SelectUpgrade::new(tls, noise)))
+    }
+}
+
+impl UpgradeInfo for TlsThenNoise {
+    type Info = <SelectUpgrade<tls::Config, noise::Config> as UpgradeInfo>::Info;
+    type InfoIter = <SelectUpgrade<tls::Config, noise::Config> as UpgradeInfo>::InfoIter;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.protocol_info()
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<C> for TlsThenNoise {
+    type Output = Secured<C>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Secured<C>>>;
+
+    fn upgrade_inbound(self, socket: C, info: Self::Info) -> Self::Future {
+        self.0.upgrade_inbound(socket, info).map_ok(secured).map_err(io::Error::other).boxed()
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgrade<C> for TlsThenNoise {
+    type Output = Secured<C>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Secured<C>>>;
+
+    fn upgrade_outbound(self, socket: C, info: Self::Info) -> Self::Future {
+        self.0.upgrade_outbound(socket, info).map_ok(secured).map_err(io::Error::other).boxed()
+    }
+}
+
+fn secured<C>(either: Either<(PeerId, tls::TlsStream<C>), (PeerId, noise::Output<C>)>) -> Secured<C> {
+    match either {
+        Either::Left((peer, stream)) => (peer, Either::Left(stream)),
+        Either::Right((peer, stream)) => (peer, Either::Right(stream)),
+    }
+}
