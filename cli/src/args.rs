@@ -56,19 +56,19 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SharedArgs {
     /// Where keys, store and settings live [default: $XDG_DATA_HOME/barnraise or ~/.local/share/barnraise]
-    #[arg(long, global = true, env = "NODE_HOME", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = "Everywhere", env = "NODE_HOME", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
     /// The farm's ticket; remembered once given
-    #[arg(long, global = true, env = "NODE_FARM", value_name = "TICKET")]
+    #[arg(long, global = true, help_heading = "Everywhere", env = "NODE_FARM", value_name = "TICKET")]
     pub(crate) farm: Option<Ticket>,
     /// Take the one farm found on the local network, instead of a ticket
-    #[arg(long, global = true, env = "NODE_LAN", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, help_heading = "Everywhere", env = "NODE_LAN", value_parser = FalseyValueParser::new())]
     pub(crate) lan: bool,
     /// Print exactly one JSON object to stdout, also on failure
-    #[arg(long, global = true, env = "NODE_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, help_heading = "Everywhere", env = "NODE_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
     /// What to log to stderr, such as `debug` or `node=trace,warn` [default: info for a daemon, warn for a verb]
-    #[arg(long, global = true, env = "NODE_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = "Everywhere", env = "NODE_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! The only place that prints.
 //!
-//! Data goes to stdout, talk to stderr. Nothing reaches either of them unescaped: every text is passed through [`escape`]
+//! The answer goes to stdout, talk to stderr. Nothing reaches either of them unescaped: every text is passed through [`escape`]
 //! here, so a peer's words cannot move the cursor, change a title or turn the direction of reading, whoever forgot where they
 //! came from. With `--json` stdout carries one object and nothing else. Colour is for terminals, and `NO_COLOR` is honoured.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -76,12 +76,12 @@ impl Output {
         log.try_init().map_err(|error| error.to_string())
     }
 
-    /// Prints lines of data to stdout.
+    /// Prints the answer, in lines, to stdout.
     ///
     /// # Errors
     ///
     /// When stdout is closed or full.
-    pub(crate) fn data(&self, text: &str) -> io::Result<()> {
+    pub(crate) fn answer(&self, text: &str) -> io::Result<()> {
         if self.format == Format::Json {
             return Ok(());
         }

@@ -13,7 +13,7 @@ pub(crate) fn show(output: &Output, rows: &[BuildRow]) -> Result<Exit, Failure> 
         output.say("nothing has been built yet");
         return Ok(Exit::Done);
     }
-    output.data(&table(rows).text())?;
+    output.answer(&table(rows).text())?;
     output.object(&BuildsShape { builds: Some(rows.iter().map(BuildShape::from).collect()), reason: None })?;
     Ok(Exit::Done)
 }

@@ -13,7 +13,7 @@ pub(crate) fn show(output: &Output, diagnosis: &Diagnosis) -> Result<Exit, Failu
         let shape = shape(check);
         table.row([shape.name.to_owned(), shape.state.to_owned(), shape.found]);
     }
-    output.data(&table.text())?;
+    output.answer(&table.text())?;
     if output.format() == Format::Text {
         mends(diagnosis).iter().for_each(|said| output.warn(said));
     }

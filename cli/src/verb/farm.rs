@@ -7,7 +7,7 @@ use protocol::ticket::Ticket;
 
 /// Shows a farm's id, ticket and coordinators, all of which the ticket tells.
 pub(crate) fn show(output: &Output, ticket: &Ticket) -> Result<Exit, Failure> {
-    output.data(&text(ticket))?;
+    output.answer(&text(ticket))?;
     output.object(&shape(ticket))?;
     Ok(Exit::Done)
 }

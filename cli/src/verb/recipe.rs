@@ -87,7 +87,7 @@ pub(crate) fn list(output: &Output, recipes: &[Recipe]) -> Result<Exit, Failure>
         let options: Vec<&str> = recipe.options().keys().map(Name::as_str).collect();
         table.row([recipe.name().to_string(), options.join(", "), recipe.description().to_owned()]);
     }
-    output.data(&table.text())?;
+    output.answer(&table.text())?;
     output.object(&RecipesShape { recipes: Some(recipes.iter().map(RecipeShape::from).collect()), reason: None })?;
     Ok(Exit::Done)
 }
@@ -95,7 +95,7 @@ pub(crate) fn list(output: &Output, recipes: &[Recipe]) -> Result<Exit, Failure>
 /// Shows one recipe of those that came with the program.
 pub(crate) fn show(output: &Output, recipes: &[Recipe], name: &Name) -> Result<Exit, Failure> {
     let recipe = recipes.iter().find(|recipe| recipe.name() == name).ok_or_else(|| unknown(recipes, name))?;
-    output.data(&text(recipe))?;
+    output.answer(&text(recipe))?;
     output.object(&RecipeShape::from(recipe))?;
     Ok(Exit::Done)
 }
@@ -114,7 +114,7 @@ pub(crate) fn check(output: &Output, file: &Path) -> Result<Exit, Failure> {
         format!("{} is a recipe: {}", file.display(), recipe.description()),
         format!("`node request {}` builds it; a volunteer needs `--accept members` or `any`", file.display()),
     ));
-    output.data(&recipe.id().to_string())?;
+    output.answer(&recipe.id().to_string())?;
     output.object(&RecipeShape::from(&recipe))?;
     Ok(Exit::Done)
 }

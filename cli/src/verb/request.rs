@@ -40,7 +40,7 @@ pub(crate) fn delivered(
 ) -> Result<Exit, Failure> {
     let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     output.say(&format!("{how} in {}: {} files in {}", sentences::span(elapsed), files.len(), folder.display()));
-    output.data(&paths.join("\n"))?;
+    output.answer(&paths.join("\n"))?;
     shape.files = Some(files);
     shape.elapsed_ms = Some(millis(elapsed));
     output.object(&shape)?;
@@ -55,7 +55,7 @@ pub(crate) fn detached(
     elapsed: Duration,
 ) -> Result<Exit, Failure> {
     output.tell(&sentences::detached(request));
-    output.data(&request.to_string())?;
+    output.answer(&request.to_string())?;
     output.object(&RequestShape {
         request: Some(request.to_string()),
         build_key: Some(build_key.to_string()),

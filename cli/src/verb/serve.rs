@@ -17,7 +17,7 @@ pub(crate) fn show(output: &Output, role: Role, local: PeerKey, ticket: &Ticket)
     let sentence = format!("{} {what} farm {}", local.short(), ticket.farm.short());
     if role.coordinates() {
         output.tell(&Said::with_next(sentence, format!("others join with `node --volunteer --farm {ticket}`")));
-        output.data(&ticket.to_string())?;
+        output.answer(&ticket.to_string())?;
     } else {
         output.tell(&Said::new(sentence));
     }

@@ -13,14 +13,14 @@ const SHOWN_MAILS: usize = 5;
 
 /// Shows the farm.
 pub(crate) fn show_farm(output: &Output, view: &FarmView) -> Result<Exit, Failure> {
-    output.data(&farm_text(view))?;
+    output.answer(&farm_text(view))?;
     output.object(&StatusShape::from(view))?;
     Ok(Exit::Done)
 }
 
 /// Shows one request.
 pub(crate) fn show_request(output: &Output, request: RequestId, view: &RequestView) -> Result<Exit, Failure> {
-    output.data(&request_text(request, view))?;
+    output.answer(&request_text(request, view))?;
     if let Explanation::Ended(ended) = &view.explanation
         && let Some(next) = sentences::ended(ended, request).next
     {

@@ -60,7 +60,7 @@ pub(crate) fn list(output: &Output, stored: &[Stored]) -> Result<Exit, Failure> 
     if table.is_empty() {
         output.say("nothing is stored here yet");
     } else {
-        output.data(&table.text())?;
+        output.answer(&table.text())?;
     }
     let shape = |artifact: &Stored| StoredShape {
         manifest: artifact.manifest.to_string(),
@@ -84,7 +84,7 @@ pub(crate) fn verified(output: &Output, bytes: u64, damaged: &[Digest]) -> Resul
     }
     let digests: Vec<String> = damaged.iter().map(Digest::to_string).collect();
     if !digests.is_empty() {
-        output.data(&digests.join("\n"))?;
+        output.answer(&digests.join("\n"))?;
     }
     output.object(&StoreShape { damaged: Some(digests), bytes: Some(bytes), ..StoreShape::default() })?;
     Ok(if damaged.is_empty() { Exit::Done } else { Exit::Infrastructure })

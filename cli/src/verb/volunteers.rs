@@ -12,7 +12,7 @@ pub(crate) fn show(output: &Output, views: &[VolunteerView]) -> Result<Exit, Fai
         output.say("no volunteer has been heard");
         return Ok(Exit::Done);
     }
-    output.data(&table(views).text())?;
+    output.answer(&table(views).text())?;
     output.object(&VolunteersShape {
         volunteers: Some(views.iter().map(VolunteerShape::from).collect()),
         reason: None,

@@ -186,7 +186,7 @@ impl<'a> Replay<'a> {
         let cut = || -> io::Result<()> {
             let file = OpenOptions::new().write(true).open(path)?;
             file.set_len(keep as u64)?;
-            syncs.data(&file)
+            syncs.contents(&file)
         };
         cut().map_err(|error| WalError::io("cut a torn write off", error))?;
         let repair = Repair { file: PathBuf::from(path), offset: keep as u64, bytes_cut: (length - keep) as u64 };

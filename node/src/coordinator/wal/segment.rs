@@ -29,7 +29,7 @@ impl Syncs {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn data(&self, file: &File) -> io::Result<()> {
+    pub(super) fn contents(&self, file: &File) -> io::Result<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
         file.sync_data()
     }
@@ -56,7 +56,7 @@ impl Syncs {
         unfinished.push(UNFINISHED_SUFFIX);
         let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&unfinished)?;
         file.write_all(bytes)?;
-        self.data(&file)?;
+        self.contents(&file)?;
         fs::rename(&unfinished, path)?;
         let folder = path.parent().ok_or_else(|| io::Error::other("a file of the log has a folder"))?;
         self.folder(folder)?;
@@ -118,7 +118,7 @@ impl Segment {
     /// Writes `bytes` at the end and waits until they are on disk.
     pub(super) fn append(&mut self, bytes: &[u8], syncs: &Syncs) -> io::Result<()> {
         self.file.write_all_at(bytes, self.length)?;
-        syncs.data(&self.file)?;
+        syncs.contents(&self.file)?;
         self.length += bytes.len() as u64;
         Ok(())
     }

@@ -1,0 +1,76 @@
+# shellcheck shell=bash
+# What the scripts share: saying what happens, and installing what is missing. Read with `source`, never run.
+#
+# Only the scripts install anything, and only from the distribution's own packages, PyPI and the crates that Cargo.lock names.
+
+# Steps that could not be done, for the last lines.
+left_out=()
+
+say() {
+    printf '\n== %s\n' "$*" >&2
+}
+
+# Notes something that this machine cannot do.
+leave_out() {
+    left_out+=("$*")
+    printf 'left out: %s\n' "$*" >&2
+}
+
+# Runs a command as root, or fails where nobody can.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        sudo "$@"
+    elif command -v sudo >/dev/null && [ -t 0 ]; then
+        sudo "$@"
+    else
+        return 1
+    fi
+}
+
+# Installs Debian packages; names the command where it cannot.
+apt_install() {
+    if ! command -v apt-get >/dev/null; then
+        leave_out "installing $*: no apt-get here; install them with your own package manager"
+        return 1
+    fi
+    if [ -z "${apt_updated:-}" ]; then
+        as_root apt-get update -qq >&2 || true
+        apt_updated=yes
+    fi
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
+        leave_out "installing $*: run \`sudo apt-get install $*\`"
+        return 1
+    fi
+}
+
+# Makes sure of what building and running builds takes.
+need_tools() {
+    local missing=()
+    command -v bwrap >/dev/null || missing+=(bubblewrap)
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v make >/dev/null || missing+=(make)
+    command -v git >/dev/null || missing+=(git ca-certificates)
+    if [ "${#missing[@]}" -gt 0 ]; then
+        say "installing ${missing[*]}"
+        apt_install "${missing[@]}" || true
+    fi
+    if ! command -v cargo >/dev/null && [ -f "$HOME/.cargo/env" ]; then
+        # shellcheck disable=SC1091
+        source "$HOME/.cargo/env"
+    fi
+    if ! command -v cargo >/dev/null; then
+        echo "no cargo here: install Rust with rustup, then run this again" >&2
+        exit 1
+    fi
+    if ! command -v cc >/dev/null; then
+        echo "no C compiler here, and none could be installed" >&2
+        exit 1
+    fi
+}
+
+# Where cargo puts what it builds.
+target_folder() {
+    printf '%s' "${CARGO_TARGET_DIR:-$PWD/target}"
+}

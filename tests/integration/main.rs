@@ -1,0 +1,19 @@
+//! The real program, from outside: real processes, real sockets on loopback, real files.
+//!
+//! [`farm`] starts and ends processes, [`deadline`] waits for conditions, [`smtp`] is a real mail server. What a machine cannot
+//! run is named by [`left_out`], and is a failure where the tests were told that everything is there.
+#![allow(clippy::unwrap_used)]
+
+mod deadline;
+mod farm;
+mod smtp;
+
+mod command_line;
+mod mail_server;
+
+/// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the
+/// tests use, and then nothing may be left out.
+fn left_out(what: &str, because: &str) {
+    assert!(std::env::var_os("BARNRAISE_TESTS").is_none_or(|word| word != "whole"), "{what} was left out: {because}");
+    eprintln!("left out: {what}: {because}");
+}
