@@ -55,6 +55,18 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Resu
     if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical) }
 }
 
+/// The word of bytes that [`decode`] accepted before: twice as fast, as it does not encode them again.
+///
+/// # Errors
+///
+/// [`CodecError`] when the bytes are longer than `max` or not CBOR of this shape.
+pub fn decode_accepted<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+    if bytes.len() > max {
+        return Err(CodecError::TooLong { len: bytes.len(), max });
+    }
+    cbor4ii::serde::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))
+}
+
 /// The word at the start of a CBOR sequence (RFC 8742), and how many bytes it took.
 ///
 /// # Errors

@@ -152,7 +152,8 @@ impl Signed {
         Ok(codec::decode(&self.payload, T::MAX_BYTES)?)
     }
 
-    /// The word without checking who said it: for bytes that were checked before they were stored.
+    /// The word without checking who said it: for bytes that [`Signed::open`] accepted before they were stored or proposed.
+    /// Their form is not checked again either.
     ///
     /// # Errors
     ///
@@ -161,7 +162,7 @@ impl Signed {
         if self.kind != T::KIND {
             return Err(OpenError::Kind { expected: T::KIND, found: self.kind });
         }
-        Ok(codec::decode(&self.payload, T::MAX_BYTES)?)
+        Ok(codec::decode_accepted(&self.payload, T::MAX_BYTES)?)
     }
 
     /// The digest of kind, farm id and payload: the same however often the word is signed.

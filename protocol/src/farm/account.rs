@@ -74,20 +74,14 @@ impl Accounts {
         self.forget_if_idle(requester);
     }
 
-    /// The tag of the next job of this requester in this class.
-    pub(super) fn next_tag(&mut self, requester: PeerKey, class: Priority) -> u64 {
+    /// A job of this requester is queued, for the first time or again; its tag.
+    pub(super) fn queued(&mut self, requester: PeerKey, class: Priority, tag: Option<u64>) -> u64 {
         let at = class_at(class);
         let account = self.accounts.entry(requester).or_default();
-        let tag = self.virtual_time[at].max(account.tags[at]) + 1;
-        account.tags[at] = tag;
-        tag
-    }
-
-    pub(super) fn queued(&mut self, requester: PeerKey, class: Priority, tag: u64) {
-        let at = class_at(class);
-        let account = self.accounts.entry(requester).or_default();
+        let tag = tag.unwrap_or_else(|| self.virtual_time[at].max(account.tags[at]) + 1);
         account.queued[at] += 1;
         account.tags[at] = account.tags[at].max(tag);
+        tag
     }
 
     /// A job of this requester is queued no more. With nothing left in the class the tag is forgotten: after grants it is

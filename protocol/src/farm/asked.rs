@@ -37,7 +37,7 @@ pub(super) struct Asked {
     payload: Box<[u8]>,
     pub(super) requester: PeerKey,
     signature: Signature,
-    pub(super) addresses: Vec<Address>,
+    pub(super) addresses: Box<[Address]>,
     pub(super) submitted_at: Timestamp,
     pub(super) expires_at: Timestamp,
     pub(super) priority: Priority,
@@ -51,7 +51,7 @@ impl Asked {
             payload: signed.payload,
             requester: signed.key,
             signature: signed.signature,
-            addresses: wish.addresses,
+            addresses: wish.addresses.into(),
             submitted_at: now,
             expires_at: request.expires_at(),
             priority: request.priority,
@@ -74,6 +74,12 @@ impl Asked {
     /// What was signed.
     pub(super) fn request(&self, farm: FarmId) -> Result<Request, OpenError> {
         self.signed(farm).payload_unchecked()
+    }
+
+    pub(super) fn add_addresses(&mut self, new: &[Address]) {
+        if !new.is_empty() {
+            self.addresses = self.addresses.iter().chain(new).cloned().collect();
+        }
     }
 
     pub(super) fn forgotten_at(&self) -> Timestamp {
@@ -105,7 +111,6 @@ impl Wish {
                 return Err(Rejection::OutOfBounds);
             }
         }
-        wish.addresses.shrink_to_fit();
         Ok(wish)
     }
 

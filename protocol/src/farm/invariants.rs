@@ -91,7 +91,7 @@ fn nobody_is_forgotten(before: &Farm, after: &Farm) -> Result<(), String> {
 fn waiting_requests_hang_on_one_job(farm: &Farm) -> Result<(), String> {
     let mut listed = BTreeMap::new();
     for (id, job) in farm.jobs.iter() {
-        for request in &job.requests {
+        for request in job.requests.iter() {
             ensure(listed.insert(*request, id).is_none(), || format!("{request:?} is listed twice"))?;
         }
     }

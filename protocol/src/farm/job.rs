@@ -142,6 +142,53 @@ pub(super) struct History {
     pub(super) wanted: Wanted,
 }
 
+/// The living requests of a job, oldest first. Nearly every job has one, which is kept without a heap of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Wishers {
+    One(RequestId),
+    Many(Box<Vec<RequestId>>),
+}
+
+impl Wishers {
+    fn as_slice(&self) -> &[RequestId] {
+        match self {
+            Self::One(request) => std::slice::from_ref(request),
+            Self::Many(requests) => requests,
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<&RequestId> {
+        self.as_slice().first()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RequestId> {
+        self.as_slice().iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    pub(super) fn push(&mut self, request: RequestId) {
+        match self {
+            Self::One(first) => *self = Self::Many(Box::new(vec![*first, request])),
+            Self::Many(requests) => requests.push(request),
+        }
+    }
+
+    pub(super) fn retain(&mut self, stays: impl Fn(&RequestId) -> bool) {
+        match self {
+            Self::One(request) if stays(request) => {}
+            Self::One(_) => *self = Self::Many(Box::default()),
+            Self::Many(requests) => requests.retain(stays),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub(super) build_key: BuildKey,
@@ -149,8 +196,7 @@ pub(super) struct Job {
     pub(super) class: Priority,
     pub(super) tag: u64,
     pub(super) effort: Effort,
-    /// Living requests, oldest first.
-    pub(super) requests: Vec<RequestId>,
+    pub(super) requests: Wishers,
     pub(super) by_class: [u32; CLASSES],
     pub(super) history: Option<Box<History>>,
 }

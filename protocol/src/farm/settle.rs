@@ -280,7 +280,7 @@ impl Farm {
 
     fn assess(&self, job: &Job) -> Assessment {
         let mut answers = BTreeMap::new();
-        for id in &job.requests {
+        for id in job.requests.iter() {
             let Some(asked) = self.requests.get(id) else { continue };
             answers.entry(asked.standard).or_insert_with_key(|standard| {
                 quorum::verdict(job.reports().iter().map(|report| &report.sworn), *standard)
@@ -571,10 +571,8 @@ impl Farm {
     pub(super) fn shelve(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         let Some(owner) = job.requests.first().and_then(|oldest| self.requests.get(oldest)) else { return };
-        if job.tag == 0 {
-            job.tag = self.accounts.next_tag(owner.requester, job.class);
-        }
-        self.accounts.queued(owner.requester, job.class, job.tag);
+        let tag = (job.tag > 0).then_some(job.tag);
+        job.tag = self.accounts.queued(owner.requester, job.class, tag);
         self.queue.insert(job.lot, job.rank(id), job.fit());
     }
 

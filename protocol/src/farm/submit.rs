@@ -7,11 +7,11 @@ use crate::farm::account::{CLASSES, class_at};
 use crate::farm::asked::{Asked, End, Fate, Wish};
 use crate::farm::command::{Event, Expiry, Possession, Rejection, Reply, Submitted};
 use crate::farm::explain::{Confirmed, Ended, HowBuilt, PolicyEnd};
-use crate::farm::job::{Effort, History, Job, Trail};
+use crate::farm::job::{Effort, History, Job, Trail, Wishers};
 use crate::farm::notice::Notice;
 use crate::farm::settle::ERROR_REMEMBERED_FOR;
 use crate::farm::{Farm, Turn};
-use crate::id::{BuildKey, JobId, PeerKey, RequestId};
+use crate::id::{BuildKey, JobId, PeerKey, RequestId, RequirementId};
 use crate::request::{Address, MAX_TTL, Request, Subscription};
 use crate::signed::Signed;
 use crate::time::{Span, Timestamp};
@@ -52,11 +52,21 @@ impl Farm {
         if !self.accounts.has_room(&signed.key, self.queue.need(&requirement), waiting_cap) {
             return Err(Rejection::TooMany);
         }
-        let job = job.unwrap_or_else(|| self.new_job(turn, &signed.key, &request, build_key, requirement));
-        let asked = Asked::new(signed, &request, wish, turn.now, Fate::Waiting(job));
-        self.attach(turn, id, asked, job);
-        self.source_of(turn, job, source);
-        self.consider(turn, job, id);
+        let job = match job {
+            Some(job) => {
+                self.attach(id, Asked::new(signed, &request, wish, turn.now, Fate::Waiting(job)), job);
+                self.source_of(turn, job, source);
+                self.consider(turn, job, id);
+                job
+            }
+            None => {
+                let job = self.new_job(turn, id, &signed.key, &request, (build_key, requirement), source);
+                let asked = Asked::new(signed, &request, wish, turn.now, Fate::Waiting(job));
+                self.open(id, asked, job);
+                self.settle(turn, job);
+                job
+            }
+        };
         let state = self.jobs.get(job).map(Job::state).ok_or(Rejection::UnknownJob)?;
         Ok(Reply::Submitted(Submitted::Attached { job, state }))
     }
@@ -76,7 +86,7 @@ impl Farm {
             return Err(Rejection::NotYours);
         }
         let new = wish.new_addresses(&asked.addresses)?;
-        asked.addresses.extend(new.iter().cloned());
+        asked.add_addresses(&new);
         match asked.fate {
             Fate::Ended(_) => {
                 self.notify(turn, id, &new);
@@ -122,10 +132,11 @@ impl Farm {
     fn new_job(
         &mut self,
         turn: &Turn,
+        first: RequestId,
         requester: &PeerKey,
         request: &Request,
-        build_key: BuildKey,
-        requirement: crate::id::RequirementId,
+        (build_key, requirement): (BuildKey, RequirementId),
+        source: Possession,
     ) -> JobId {
         let standing = self.standing(requester);
         let spec = &request.spec;
@@ -133,20 +144,28 @@ impl Farm {
         // Reports behind a finished build that was not enough still count.
         let reports = self.builds.get(&build_key).map(|build| build.reports.clone());
         let history = reports.map(|reports| Box::new(History { reports, ..History::default() }));
-        let until = turn.now + SOURCE_WITHIN.duration();
         let id = JobId(turn.index);
+        let effort = match source {
+            Possession::Held => Effort::Idle,
+            Possession::Awaited => {
+                let until = turn.now + SOURCE_WITHIN.duration();
+                self.deadlines.insert((until, Expiry::Source(id)));
+                Effort::AwaitingSource(until)
+            }
+        };
+        let mut by_class = [0; CLASSES];
+        by_class[class_at(request.priority)] = 1;
         let job = Job {
             build_key,
             lot,
             class: request.priority,
             tag: 0,
-            effort: Effort::AwaitingSource(until),
-            requests: Vec::with_capacity(1),
-            by_class: [0; CLASSES],
+            effort,
+            requests: Wishers::One(first),
+            by_class,
             history,
         };
         self.jobs.insert(id, job);
-        self.deadlines.insert((until, Expiry::Source(id)));
         id
     }
 
@@ -155,17 +174,22 @@ impl Farm {
         charter.map_or(crate::platform::Standing::Guest, |charter| charter.standing(requester))
     }
 
-    fn attach(&mut self, turn: &Turn, id: RequestId, asked: Asked, job: JobId) {
-        let Some(found) = self.jobs.get(job) else { return };
-        self.accounts.open(asked.requester, self.queue.lot_need(found.lot));
-        self.deadlines.insert((asked.expires_at, Expiry::Request(id)));
-        debug_assert!(asked.submitted_at == turn.now, "a request is attached when it is accepted");
+    /// Puts a new request on a job that lives already.
+    fn attach(&mut self, id: RequestId, asked: Asked, job: JobId) {
         let class = class_at(asked.priority);
-        self.requests.insert(id, Box::new(asked));
+        self.open(id, asked, job);
         self.rearrange(job, |job| {
             job.requests.push(id);
             job.by_class[class] += 1;
         });
+    }
+
+    /// Remembers a request that waits for this job.
+    fn open(&mut self, id: RequestId, asked: Asked, job: JobId) {
+        let Some(found) = self.jobs.get(job) else { return };
+        self.accounts.open(asked.requester, self.queue.lot_need(found.lot));
+        self.deadlines.insert((asked.expires_at, Expiry::Request(id)));
+        self.requests.insert(id, Box::new(asked));
     }
 
     /// What a submission says about the source.
