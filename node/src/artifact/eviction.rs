@@ -33,6 +33,7 @@ pub struct Plan {
     pub stored_bytes: u64,
     /// Bytes that remain when it is carried out.
     pub remaining_bytes: u64,
+    made_at: Timestamp,
     loose_before: Timestamp,
 }
 
@@ -83,6 +84,7 @@ impl Store {
                 artifacts: Vec::new(),
                 stored_bytes,
                 remaining_bytes: stored_bytes,
+                made_at: inner.now(),
                 loose_before: inner.now() - policy.loose_for,
             };
             if stored_bytes <= policy.max_bytes {
@@ -149,7 +151,9 @@ impl Store {
             let mut needed: BTreeSet<Digest> = Needs::read(inner)?.0.into_values().flatten().collect();
             needed.extend(inner.pins()?);
             for blob in inner.listed()? {
-                let goes = candidates.contains(&blob.digest) || blob.touched < plan.loose_before;
+                // What was put or asked about since the plan may be part of something that is only being added.
+                let idle = blob.touched <= plan.made_at && candidates.contains(&blob.digest);
+                let goes = idle || blob.touched < plan.loose_before;
                 if goes && !needed.contains(&blob.digest) {
                     evicted.freed_bytes += inner.remove_blob(&blob.digest)?;
                 }

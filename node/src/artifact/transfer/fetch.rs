@@ -115,6 +115,13 @@ struct Came {
     fault: Option<Fault>,
 }
 
+impl Came {
+    /// Whether nothing more can come on the stream.
+    fn is_last(&self) -> bool {
+        self.fault.as_ref().is_some_and(|fault| *fault != Fault::Absent)
+    }
+}
+
 /// A provider at work, as the fetch sees it.
 struct Active {
     /// Dropped to make it leave.
@@ -132,6 +139,7 @@ impl Fetch<'_> {
         let mut active: BTreeMap<PeerKey, Active> = BTreeMap::new();
         let mut failures: BTreeMap<PeerKey, (u32, u64)> = BTreeMap::new();
         let mut faults: BTreeMap<PeerKey, Fault> = BTreeMap::new();
+        let mut set_aside: Vec<PeerKey> = Vec::new();
         let mut more = true;
         let mut alone_since = Instant::now();
         let mut compare = interval_at(Instant::now() + COMPARE_EVERY, COMPARE_EVERY);
@@ -143,7 +151,10 @@ impl Fetch<'_> {
             }
             let idle = running.is_empty();
             if idle && !more {
-                return Err(failed(faults));
+                // The slow are better than nobody.
+                let Some(peer) = set_aside.pop() else { return Err(failed(faults)) };
+                self.start(peer, Duration::ZERO, &running, &mut active);
+                continue;
             }
             tokio::select! {
                 biased;
@@ -157,10 +168,11 @@ impl Fetch<'_> {
                         Stop::Sink(error) => return Err(error.into()),
                     };
                     tracing::debug!(?peer, %fault, "a provider is left");
-                    let lie = fault.is_lie();
                     if let Some(after) = self.retry_after(peer, &fault, &mut failures) {
                         self.start(peer, after, &running, &mut active);
-                    } else if lie {
+                    } else if fault == Fault::Slow {
+                        set_aside.push(peer);
+                    } else if fault.is_lie() {
                         providers.ban(peer);
                         liars.push(peer);
                     }
@@ -261,6 +273,9 @@ impl Fetch<'_> {
         let mut asked: VecDeque<Asked> = VecDeque::new();
         let mut came: Option<Came> = None;
         loop {
+            if let Some(last) = came.take_if(|came| came.is_last()) {
+                return self.keep(peer, last).await;
+            }
             let changed = self.changed.notified();
             while asked.len() < WINDOW {
                 let load = if asked.is_empty() && came.is_none() { Load::Idle } else { Load::Busy };

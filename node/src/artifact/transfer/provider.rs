@@ -19,11 +19,15 @@ const READ_BYTES: usize = 64 << 10;
 /// The slowest a chunk may come, in bytes a second, once [`STALL`] has passed.
 const MIN_RATE: u64 = 8 << 10;
 
+/// The most providers that are taken notice of for one artifact.
+const MAX_PROVIDERS: usize = 128;
+
 /// Peers said to have something. They may be known from the start, or be found while a fetch runs; each is offered once.
 #[derive(Debug, Default)]
 pub struct Providers {
     known: VecDeque<PeerKey>,
-    seen: BTreeSet<PeerKey>,
+    /// Everybody ever named, in that order.
+    seen: Vec<PeerKey>,
     banned: BTreeSet<PeerKey>,
     arriving: Option<mpsc::Receiver<PeerKey>>,
 }
@@ -71,7 +75,8 @@ impl Providers {
     }
 
     fn add(&mut self, peer: PeerKey) {
-        if self.seen.insert(peer) && !self.banned.contains(&peer) {
+        if self.seen.len() < MAX_PROVIDERS && !self.seen.contains(&peer) {
+            self.seen.push(peer);
             self.known.push_back(peer);
         }
     }
