@@ -9,10 +9,8 @@ mod value;
 mod verbs;
 
 pub(crate) use daemon::{Accept, DaemonArgs, Role, SmtpTls};
-pub(crate) use value::{Chosen, Lifetime, RecipeArg, Size, Smtp, SourceArg, TlsFrom, ToolArg};
-pub(crate) use verbs::{
-    FarmVerb, FetchArgs, Hex, LogsArgs, PlatformArg, RecipeVerb, RequestArgs, StoreVerb, Urgency, Verb,
-};
+pub(crate) use value::{RecipeArg, SourceArg, TlsFrom};
+pub(crate) use verbs::{FarmVerb, FetchArgs, Hex, LogsArgs, PlatformArg, RecipeVerb, RequestArgs, StoreVerb, Verb};
 
 use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;

@@ -3,10 +3,10 @@
 use crate::args::{Args, Doing, RecipeVerb, SharedArgs, Verb, wants_json};
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Output};
-use crate::sentences::{self, Said};
-use crate::{shape, verb};
+use crate::sentences::Said;
+use crate::{doing, shape, verb};
 use clap::error::ErrorKind;
-use node::catalogue::catalogue;
+use node::catalogue;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -43,13 +43,12 @@ fn start_log(output: &Output, shared: &SharedArgs, doing: &Doing) -> Result<(), 
 fn carry_out(output: &Output, shared: &SharedArgs, doing: Doing) -> Result<Exit, Failure> {
     match doing {
         Doing::Verb(Verb::Doctor) => verb::doctor::show(output, &node::doctor::diagnose(&home(shared)?)),
-        Doing::Verb(Verb::Recipe(RecipeVerb::List)) => verb::recipe::list(output, catalogue().recipes()),
-        Doing::Verb(Verb::Recipe(RecipeVerb::Show { name })) => {
-            verb::recipe::show(output, catalogue().recipes(), &name)
-        }
+        Doing::Verb(Verb::Recipe(RecipeVerb::List)) => verb::recipe::list(output, catalogue::all()),
+        Doing::Verb(Verb::Recipe(RecipeVerb::Show { name })) => verb::recipe::show(output, catalogue::all(), &name),
         Doing::Verb(Verb::Recipe(RecipeVerb::Check { file })) => verb::recipe::check(output, &file),
         Doing::Verb(Verb::Completions { shell }) => verb::completions::show(output, shell),
-        Doing::Serve(..) | Doing::Verb(_) => Err(Failure::new(Exit::Unreachable, sentences::no_farm())),
+        Doing::Serve(role, args) => doing::serve(output, shared, role, *args),
+        Doing::Verb(verb) => doing::verb(output, shared, verb),
     }
 }
 

@@ -9,8 +9,8 @@ mod mend;
 
 pub use mend::Packages;
 
-use crate::volunteer::probe::Unavailable;
-use crate::volunteer::sandbox::Sandbox;
+use crate::volunteer::Sandbox;
+use crate::volunteer::Unavailable;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 

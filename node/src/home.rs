@@ -249,6 +249,19 @@ impl Home {
         Ok(ticket.peers.into_iter().next().map(|contact| (ticket.farm, contact)))
     }
 
+    /// Takes back the address of a daemon that can do so no more. Only for whoever has found its lock free.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn forget_daemon(&self) -> Result<(), HomeError> {
+        let path = self.0.join("daemon.addr");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path, error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Says that a daemon serves here; taken back when the value is dropped.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod coordinators;
+pub mod doctor;
 pub mod founding;
 pub mod hearsay;
 pub mod home;

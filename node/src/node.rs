@@ -7,9 +7,9 @@
 //! [`Node::start`] returns when the node serves, or says why it cannot; [`Node::run`] serves until the token is cancelled and
 //! then ends in order: the volunteer hands its leases back, the coordinator stops, the network says goodbye, the ledger closes.
 
+use crate::artifact::Store;
 use crate::artifact::store::StoreError;
 use crate::artifact::transfer::{self, Permission};
-use crate::artifact::Store;
 use crate::artifact::upload::{Both, Uploads};
 use crate::chance::Chance;
 use crate::clock::Clock;
@@ -359,6 +359,18 @@ impl Node {
     }
 }
 
+/// Opens the store of a home in which no daemon runs, for as long as the lock lives.
+///
+/// # Errors
+///
+/// [`StartError::Home`] when a daemon runs there, and whatever opening fails with.
+pub async fn open_store(home: &Home) -> Result<(HomeLock, Store), StartError> {
+    let lock = home.lock()?;
+    let index = open_index(home, VOLUNTEER_CACHE_BYTES).await?;
+    let store = Store::open(&home.folder("store")?, &index).await?;
+    Ok((lock, store))
+}
+
 async fn open_index(home: &Home, cache_bytes: u64) -> Result<sled::Db, StartError> {
     let path = home.folder("index")?;
     let opening = tokio::task::spawn_blocking(move || {
@@ -525,7 +537,8 @@ async fn follow_charter(
             Ok(PeerChange::Closed { .. }) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
             Err(broadcast::error::RecvError::Closed) => return,
         };
-        let known = teller.borrow().as_ref().and_then(|signed| Charter::open(signed, farm).ok()).map_or(0, |c| c.version);
+        let known =
+            teller.borrow().as_ref().and_then(|signed| Charter::open(signed, farm).ok()).map_or(0, |c| c.version);
         if version <= known {
             continue;
         }

@@ -53,7 +53,9 @@ pub struct Calls {
 impl Calls {
     /// Takes them out of an inbox; streams and Raft are served elsewhere.
     #[must_use]
-    pub fn of(inbox: Inbox) -> (Self, mpsc::Receiver<crate::network::IncomingBulk>, mpsc::Receiver<crate::network::IncomingRaft>) {
+    pub fn of(
+        inbox: Inbox,
+    ) -> (Self, mpsc::Receiver<crate::network::IncomingBulk>, mpsc::Receiver<crate::network::IncomingRaft>) {
         let Inbox { control, park, bulk, raft, news } = inbox;
         (Self { control, park, news }, bulk, raft)
     }

@@ -27,7 +27,6 @@ fn wish(greeting: &str) -> Wish {
         recipe: node::catalogue::by_name("hello").unwrap().clone(),
         options: vec![("greeting".to_owned(), greeting.to_owned())],
         source: None,
-        platform: None,
         require: vec![],
         addresses: vec![],
         demand: Demand::default(),

@@ -239,7 +239,7 @@ pub(crate) enum StoreVerb {
     List,
     /// Read everything again and compare it with its digest
     Verify,
-    /// Remove what is not pinned and was not used lately
+    /// Remove everything that is not pinned
     Prune,
     /// Never remove this build
     Pin {

@@ -16,7 +16,7 @@ const NAME: &str = "alone";
 const MAIL_FROM: &str = "barnraise@localhost";
 
 /// Becomes a farm in this home.
-pub(super) async fn start(place: &Place<'_>) -> Result<Node, Failure> {
+pub(super) async fn start(place: &Place) -> Result<Node, Failure> {
     place.output.tell(&sentences::farm_of_one());
     let name = NAME.parse().map_err(|error: protocol::request::NameError| {
         Failure::new(Exit::Infrastructure, Said::new(error.to_string()))
@@ -49,7 +49,7 @@ pub(super) async fn start(place: &Place<'_>) -> Result<Node, Failure> {
 }
 
 /// Leaves when nobody needs the farm any more: no other command is connected, and every mail is written.
-pub(super) async fn end(place: &Place<'_>, node: Node) {
+pub(super) async fn end(place: &Place, node: Node) {
     loop {
         let others = node.network().peers().await.map_or(0, |peers| peers.len());
         let mails = node.door().map_or(0, |door| door.mails_waiting());

@@ -8,22 +8,22 @@ use crate::verb;
 use node::client::member::Member;
 use protocol::wire::{Answer, Control};
 
-pub(super) async fn farm(place: &Place<'_>) -> Result<Exit, Failure> {
+pub(super) async fn farm(place: &Place) -> Result<Exit, Failure> {
     match leader(place, Control::Farm).await? {
-        Answer::Farm(view) => verb::status::show_farm(place.output, &view),
+        Answer::Farm(view) => verb::status::show_farm(&place.output, &view),
         _ => Err(nonsense()),
     }
 }
 
-pub(super) async fn request(place: &Place<'_>, named: &Hex) -> Result<Exit, Failure> {
+pub(super) async fn request(place: &Place, named: &Hex) -> Result<Exit, Failure> {
     let member = place.join().await?;
     let found = member.session.look(named.request()).await.map_err(|error| failure::of_order(&error));
     member.leave().await;
     let (request, view) = found?;
-    verb::status::show_request(place.output, request, &view)
+    verb::status::show_request(&place.output, request, &view)
 }
 
-pub(super) async fn cancel(place: &Place<'_>, named: &Hex) -> Result<Exit, Failure> {
+pub(super) async fn cancel(place: &Place, named: &Hex) -> Result<Exit, Failure> {
     let member = place.join().await?;
     let cancelled = async {
         let (request, _) = member.session.look(named.request()).await?;
@@ -32,32 +32,32 @@ pub(super) async fn cancel(place: &Place<'_>, named: &Hex) -> Result<Exit, Failu
     };
     let cancelled = cancelled.await;
     member.leave().await;
-    verb::cancel::show(place.output, cancelled.map_err(|error| failure::of_order(&error))?)
+    verb::cancel::show(&place.output, cancelled.map_err(|error| failure::of_order(&error))?)
 }
 
-pub(super) async fn builds(place: &Place<'_>) -> Result<Exit, Failure> {
+pub(super) async fn builds(place: &Place) -> Result<Exit, Failure> {
     match leader(place, Control::Builds).await? {
-        Answer::Builds(rows) => verb::builds::show(place.output, &rows),
+        Answer::Builds(rows) => verb::builds::show(&place.output, &rows),
         _ => Err(nonsense()),
     }
 }
 
 /// Any peer knows volunteers: coordinators see them, others hear of them.
-pub(super) async fn volunteers(place: &Place<'_>) -> Result<Exit, Failure> {
+pub(super) async fn volunteers(place: &Place) -> Result<Exit, Failure> {
     match anyone(place, Control::Volunteers).await? {
-        Answer::Volunteers(views) => verb::volunteers::show(place.output, &views),
+        Answer::Volunteers(views) => verb::volunteers::show(&place.output, &views),
         _ => Err(nonsense()),
     }
 }
 
-pub(super) async fn ticket(place: &Place<'_>) -> Result<Exit, Failure> {
+pub(super) async fn ticket(place: &Place) -> Result<Exit, Failure> {
     match anyone(place, Control::Ticket).await? {
-        Answer::Ticket(ticket) => verb::farm::show(place.output, &ticket),
+        Answer::Ticket(ticket) => verb::farm::show(&place.output, &ticket),
         _ => Err(nonsense()),
     }
 }
 
-async fn leader(place: &Place<'_>, call: Control) -> Result<Answer, Failure> {
+async fn leader(place: &Place, call: Control) -> Result<Answer, Failure> {
     let member = place.join().await?;
     let answer = member.session.coordinators.call(call).await;
     member.leave().await;
@@ -65,7 +65,7 @@ async fn leader(place: &Place<'_>, call: Control) -> Result<Answer, Failure> {
 }
 
 /// Asks a coordinator if one answers, otherwise any peer that does.
-async fn anyone(place: &Place<'_>, call: Control) -> Result<Answer, Failure> {
+async fn anyone(place: &Place, call: Control) -> Result<Answer, Failure> {
     let member = place.join().await?;
     let answer = ask_anyone(&member, call).await;
     member.leave().await;
@@ -86,6 +86,7 @@ async fn ask_anyone(member: &Member, call: Control) -> Result<Answer, Failure> {
 }
 
 fn nonsense() -> Failure {
-    let said = Said::with_next("a peer gave no sensible answer", "compare the versions: `node --version` here and there");
+    let said =
+        Said::with_next("a peer gave no sensible answer", "compare the versions: `node --version` here and there");
     Failure::new(Exit::Infrastructure, said)
 }

@@ -21,15 +21,24 @@ fn failure(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Fail
 pub(super) fn of_home(error: HomeError) -> Failure {
     let what = error.to_string();
     match error {
-        HomeError::InUse(_) => failure(Exit::Usage, what, "stop it, or give this one a home of its own with `--home DIR`"),
+        HomeError::InUse(_) => {
+            failure(Exit::Usage, what, "stop it, or give this one a home of its own with `--home DIR`")
+        }
         HomeError::Exposed(path) => {
-            let mend = format!("take the others' rights away: `chmod 600 {}`; if somebody may have read the key, remove it", path.display());
+            let mend = format!(
+                "take the others' rights away: `chmod 600 {}`; if somebody may have read the key, remove it",
+                path.display()
+            );
             failure(Exit::Usage, what, mend)
         }
         HomeError::Damaged { path, .. } => {
             failure(Exit::Infrastructure, what, format!("move {} away; it is written anew", path.display()))
         }
-        HomeError::Io { .. } => failure(Exit::Infrastructure, what, "look at the rights and the free space of the home, or give another with `--home DIR`"),
+        HomeError::Io { .. } => failure(
+            Exit::Infrastructure,
+            what,
+            "look at the rights and the free space of the home, or give another with `--home DIR`",
+        ),
     }
 }
 
@@ -40,19 +49,31 @@ pub(super) fn of_join(error: &JoinError) -> Failure {
             let tried: Vec<String> = tried
                 .iter()
                 .map(|(contact, error)| {
-                    let addresses = if contact.addresses.is_empty() { "no address".to_owned() } else { contact.addresses.join(", ") };
+                    let addresses = if contact.addresses.is_empty() {
+                        "no address".to_owned()
+                    } else {
+                        contact.addresses.join(", ")
+                    };
                     format!("{} at {addresses}: {}", contact.key.short(), why(error))
                 })
                 .collect();
             let what = format!("no peer of the farm can be reached; tried {}", list(&tried));
-            failure(Exit::Unreachable, what, "look whether a daemon of the farm runs, or ask for a fresh ticket: `node farm show` prints it")
+            failure(
+                Exit::Unreachable,
+                what,
+                "look whether a daemon of the farm runs, or ask for a fresh ticket: `node farm show` prints it",
+            )
         }
-        JoinError::NoCharter => {
-            failure(Exit::Unreachable, "peers answer, but none knows the farm's charter", "try again when a coordinator is up")
-        }
-        JoinError::Charter(error) => {
-            failure(Exit::Unreachable, format!("a peer's charter is not this farm's: {error}"), "check the ticket with whoever gave it to you")
-        }
+        JoinError::NoCharter => failure(
+            Exit::Unreachable,
+            "peers answer, but none knows the farm's charter",
+            "try again when a coordinator is up",
+        ),
+        JoinError::Charter(error) => failure(
+            Exit::Unreachable,
+            format!("a peer's charter is not this farm's: {error}"),
+            "check the ticket with whoever gave it to you",
+        ),
         JoinError::Home(_) | JoinError::Network(_) => {
             failure(Exit::Infrastructure, error.to_string(), "`node doctor` looks for the cause")
         }
@@ -63,8 +84,16 @@ pub(super) fn of_order(error: &OrderError) -> Failure {
     match error {
         OrderError::NoCoordinator(none) => of_no_coordinator(none),
         OrderError::Rejected(rejection) => rejection.into(),
-        OrderError::Unknown => failure(Exit::Usage, "the farm knows no such request", "`node status` lists those that wait; ended ones are forgotten after a while"),
-        OrderError::Nonsense => failure(Exit::Infrastructure, "a peer gave no sensible answer", "compare the versions: `node --version` here and there"),
+        OrderError::Unknown => failure(
+            Exit::Usage,
+            "the farm knows no such request",
+            "`node status` lists those that wait; ended ones are forgotten after a while",
+        ),
+        OrderError::Nonsense => failure(
+            Exit::Infrastructure,
+            "a peer gave no sensible answer",
+            "compare the versions: `node --version` here and there",
+        ),
     }
 }
 
@@ -72,9 +101,14 @@ pub(super) fn of_no_coordinator(none: &NoCoordinator) -> Failure {
     if let [(_, CallError::Refused { refusal, .. })] = none.tried.as_slice() {
         return refusal.into();
     }
-    let tried: Vec<String> = none.tried.iter().map(|(peer, error)| format!("{}: {}", peer.short(), why(error))).collect();
+    let tried: Vec<String> =
+        none.tried.iter().map(|(peer, error)| format!("{}: {}", peer.short(), why(error))).collect();
     let what = format!("no coordinator can be reached; tried {}", list(&tried));
-    failure(Exit::Unreachable, what, "builds that exist can still be fetched with `node request`; new ones wait until a coordinator is back")
+    failure(
+        Exit::Unreachable,
+        what,
+        "builds that exist can still be fetched with `node request`; new ones wait until a coordinator is back",
+    )
 }
 
 pub(super) fn of_wish(error: &WishError) -> Failure {
@@ -86,14 +120,24 @@ pub(super) fn of_get(error: &GetError) -> Failure {
         GetError::Wish(error) => of_wish(error),
         GetError::Order(error) => of_order(error),
         GetError::Transfer(error) => of_transfer(error),
-        GetError::NoVerdict => failure(Exit::Infrastructure, error.to_string(), "ask again: the build is then made anew if nobody has it"),
+        GetError::NoVerdict => {
+            failure(Exit::Infrastructure, error.to_string(), "ask again: the build is then made anew if nobody has it")
+        }
     }
 }
 
 pub(super) fn of_transfer(error: &TransferError) -> Failure {
     match error {
-        TransferError::Sink(error) => failure(Exit::Infrastructure, format!("the files cannot be written: {error}"), "look at the folder's rights and the free space, or give another with `--output DIR`"),
-        error => failure(Exit::Infrastructure, format!("the files cannot be fetched: {error}"), "ask again: the farm has been told, and builds it anew if nobody has it"),
+        TransferError::Sink(error) => failure(
+            Exit::Infrastructure,
+            format!("the files cannot be written: {error}"),
+            "look at the folder's rights and the free space, or give another with `--output DIR`",
+        ),
+        error => failure(
+            Exit::Infrastructure,
+            format!("the files cannot be fetched: {error}"),
+            "ask again: the farm has been told, and builds it anew if nobody has it",
+        ),
     }
 }
 
@@ -104,20 +148,34 @@ pub(super) fn of_start(error: StartError) -> Failure {
         StartError::Membership(error @ MembershipError::OtherFarm { .. }) => {
             failure(Exit::Usage, error.to_string(), "use that name, or another home with `--home DIR`")
         }
-        StartError::Membership(error) => failure(Exit::Infrastructure, error.to_string(), "move the file `charter` of the home away"),
+        StartError::Membership(error) => {
+            failure(Exit::Infrastructure, error.to_string(), "move the file `charter` of the home away")
+        }
         StartError::Volunteer(StaffError::Sandbox(error)) => {
             let mend = error.remedy().unwrap_or_else(|| "`node doctor` looks for the cause".to_owned());
             failure(Exit::Infrastructure, format!("this machine cannot run builds: {error}"), mend)
         }
-        StartError::Volunteer(StaffError::Tool(error)) => failure(Exit::Usage, error.to_string(), "write `--tool NAME=PREFIX` with a folder that holds bin/NAME"),
-        StartError::Network(error) => failure(Exit::Usage, error.to_string(), "another program may have the port: choose another with `--listen ADDR`"),
-        StartError::Index(error) => {
-            failure(Exit::Infrastructure, format!("the index in this home cannot be opened: {error}"), "move the folder `index` of the home away: it is made anew from the store")
+        StartError::Volunteer(StaffError::Tool(error)) => {
+            failure(Exit::Usage, error.to_string(), "write `--tool NAME=PREFIX` with a folder that holds bin/NAME")
         }
-        error @ StartError::NoCharter => {
-            failure(Exit::Unreachable, error.to_string(), "look whether a coordinator runs and can be reached at an address of the ticket")
+        StartError::Network(error) => failure(
+            Exit::Usage,
+            error.to_string(),
+            "another program may have the port: choose another with `--listen ADDR`",
+        ),
+        StartError::Index(error) => failure(
+            Exit::Infrastructure,
+            format!("the index in this home cannot be opened: {error}"),
+            "move the folder `index` of the home away: it is made anew from the store",
+        ),
+        error @ StartError::NoCharter => failure(
+            Exit::Unreachable,
+            error.to_string(),
+            "look whether a coordinator runs and can be reached at an address of the ticket",
+        ),
+        error @ (StartError::NotACoordinator | StartError::Mail(_)) => {
+            failure(Exit::Usage, error.to_string(), "`node --help` explains the flags")
         }
-        error @ (StartError::NotACoordinator | StartError::Mail(_)) => failure(Exit::Usage, error.to_string(), "`node --help` explains the flags"),
         error => failure(Exit::Infrastructure, error.to_string(), "`node doctor` looks for the cause"),
     }
 }

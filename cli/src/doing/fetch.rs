@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use tokio::sync::watch;
 
-pub(super) async fn run(place: &Place<'_>, args: FetchArgs) -> Result<Exit, Failure> {
+pub(super) async fn run(place: &Place, args: FetchArgs) -> Result<Exit, Failure> {
     let started = Instant::now();
     let member = place.join().await?;
     let done = fetch(place, &args, &member, started).await;
@@ -25,7 +25,7 @@ pub(super) async fn run(place: &Place<'_>, args: FetchArgs) -> Result<Exit, Fail
     done
 }
 
-async fn fetch(place: &Place<'_>, args: &FetchArgs, member: &Member, started: Instant) -> Result<Exit, Failure> {
+async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instant) -> Result<Exit, Failure> {
     let session = &member.session;
     let mut shape = RequestShape::default();
     let mut recipe = "build".to_owned();
@@ -36,7 +36,7 @@ async fn fetch(place: &Place<'_>, args: &FetchArgs, member: &Member, started: In
         match &view.explanation {
             Explanation::Ended(Ended::Built { .. }) => key = Some(view.build_key),
             Explanation::Ended(ended) => {
-                return verb::request::failed(place.output, request, &view, ended, started.elapsed());
+                return verb::request::failed(&place.output, request, &view, ended, started.elapsed());
             }
             explanation => {
                 let what = format!("not built yet: {}", sentences::explanation(explanation, request));
@@ -49,13 +49,15 @@ async fn fetch(place: &Place<'_>, args: &FetchArgs, member: &Member, started: In
     }
     let Some(key) = key else { return Err(unknown()) };
     let (progress, _) = watch::channel(Progress::default());
-    let folder = |recipe: &str, key: BuildKey| args.output.clone().unwrap_or_else(|| verb::request::default_folder(recipe, key));
+    let folder =
+        |recipe: &str, key: BuildKey| args.output.clone().unwrap_or_else(|| verb::request::default_folder(recipe, key));
     match session.find(key).await {
         Search::Found(found) => {
             let folder = folder(&recipe, key);
-            let delivery = session.deliver(&found, &folder, progress).await.map_err(|error| failure::of_transfer(&error))?;
+            let delivery =
+                session.deliver(&found, &folder, progress).await.map_err(|error| failure::of_transfer(&error))?;
             let files = request::files_of(&folder, &delivery)?;
-            verb::fetch::show(place.output, with_verdict(shape, &found), &folder, files, started.elapsed())
+            verb::fetch::show(&place.output, with_verdict(shape, &found), &folder, files, started.elapsed())
         }
         Search::NotBuilt | Search::NobodyKnows => {
             by_manifest(place, member, ManifestId(key.0), folder(&recipe, key), shape, started).await
@@ -66,9 +68,9 @@ async fn fetch(place: &Place<'_>, args: &FetchArgs, member: &Member, started: In
 /// The build or manifest that the farm's list knows under these leading digits.
 async fn by_prefix(member: &Member, prefix: &str, recipe: &mut String) -> Option<BuildKey> {
     let Ok((_, Answer::Builds(rows))) = member.session.coordinators.call(Control::Builds).await else { return None };
-    let mut matching = rows.into_iter().filter(|row| {
-        row.build_key.to_string().starts_with(prefix) || row.manifest.to_string().starts_with(prefix)
-    });
+    let mut matching = rows
+        .into_iter()
+        .filter(|row| row.build_key.to_string().starts_with(prefix) || row.manifest.to_string().starts_with(prefix));
     let row = matching.next()?;
     recipe.clone_from(&row.recipe);
     matching.next().is_none().then_some(row.build_key)
@@ -76,7 +78,7 @@ async fn by_prefix(member: &Member, prefix: &str, recipe: &mut String) -> Option
 
 /// What is named is no build key: perhaps it is a manifest, and one of the peers that are here has it.
 async fn by_manifest(
-    place: &Place<'_>,
+    place: &Place,
     member: &Member,
     manifest: ManifestId,
     folder: PathBuf,
@@ -89,7 +91,7 @@ async fn by_manifest(
         Ok(delivery) => {
             let files = request::files_of(&folder, &delivery)?;
             let shape = RequestShape { manifest: Some(manifest.to_string()), ..shape };
-            verb::fetch::show(place.output, shape, &folder, files, started.elapsed())
+            verb::fetch::show(&place.output, shape, &folder, files, started.elapsed())
         }
         Err(node::artifact::transfer::TransferError::Sink(error)) => Err(failure::of_transfer(&error.into())),
         Err(_) => Err(unknown()),
@@ -108,6 +110,9 @@ fn with_verdict(shape: RequestShape, found: &Found) -> RequestShape {
 }
 
 fn unknown() -> Failure {
-    let said = Said::with_next("nothing of this name is known or held by anybody who answers", "`node builds` lists what is built");
+    let said = Said::with_next(
+        "nothing of this name is known or held by anybody who answers",
+        "`node builds` lists what is built",
+    );
     Failure::new(Exit::Infrastructure, said)
 }

@@ -3,18 +3,18 @@
 use super::{Place, failure};
 use crate::args::LogsArgs;
 use crate::exit::{Exit, Failure};
-use crate::verb::logs::Shown;
+use crate::verb::logs::Logs;
 use protocol::wire::LogState;
 use std::time::Duration;
 
 /// How long one look waits for more.
 const WAIT: Duration = Duration::from_secs(50);
 
-pub(super) async fn run(place: &Place<'_>, args: &LogsArgs) -> Result<Exit, Failure> {
+pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure> {
     let member = place.join().await?;
     let wrong = |error| failure::of_order(&error);
     let (request, _) = member.session.look(args.request.request()).await.map_err(wrong)?;
-    let mut shown = Shown::new(request);
+    let mut shown = Logs::new(request);
     let wait = if args.follow { WAIT } else { Duration::ZERO };
     loop {
         let part = tokio::select! {
@@ -23,7 +23,7 @@ pub(super) async fn run(place: &Place<'_>, args: &LogsArgs) -> Result<Exit, Fail
             part = member.session.log(request, shown.offset(), wait) => part.map_err(wrong)?,
         };
         let nothing = part.bytes.is_empty();
-        shown.take(place.output, &part)?;
+        shown.take(&place.output, &part)?;
         let over = match part.state {
             LogState::Complete => true,
             LogState::Growing | LogState::NotStarted => !args.follow && nothing,
@@ -36,7 +36,7 @@ pub(super) async fn run(place: &Place<'_>, args: &LogsArgs) -> Result<Exit, Fail
         }
     }
     member.leave().await;
-    shown.finish(place.output)
+    shown.finish(&place.output)
 }
 
 /// A request may end without any attempt: then there is nothing to follow.

@@ -24,9 +24,9 @@ use node::network::config::Transports;
 use tokio_util::sync::CancellationToken;
 
 /// What every verb stands on.
-pub(crate) struct Place<'a> {
-    pub(crate) output: &'a Output,
-    pub(crate) shared: &'a SharedArgs,
+pub(crate) struct Place {
+    pub(crate) output: Output,
+    pub(crate) shared: SharedArgs,
     pub(crate) home: Home,
     /// Cancelled by SIGINT or SIGTERM.
     pub(crate) stop: CancellationToken,
@@ -34,7 +34,7 @@ pub(crate) struct Place<'a> {
 
 /// Does a verb that needs a farm.
 pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<Exit, Failure> {
-    with_runtime(output, shared, |place| async move {
+    with_runtime(output, shared, async move |place| {
         let stop = place.stop.clone();
         let doing = async {
             match verb {
@@ -63,7 +63,7 @@ pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<E
 
 /// Runs a daemon.
 pub(crate) fn serve(output: &Output, shared: &SharedArgs, role: Role, args: DaemonArgs) -> Result<Exit, Failure> {
-    with_runtime(output, shared, |place| async move { serve::run(&place, role, args).await })
+    with_runtime(output, shared, async move |place| serve::run(&place, role, args).await)
 }
 
 /// `request` answers a signal itself; this ends whatever does not.
@@ -72,26 +72,29 @@ async fn past_patience(stop: &CancellationToken) {
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
 }
 
-fn with_runtime<F, Fut>(output: &Output, shared: &SharedArgs, work: F) -> Result<Exit, Failure>
-where
-    F: FnOnce(Place<'_>) -> Fut,
-    Fut: Future<Output = Result<Exit, Failure>>,
-{
+fn with_runtime(
+    output: &Output,
+    shared: &SharedArgs,
+    work: impl AsyncFnOnce(Place) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
     let broken = |error: std::io::Error| {
-        Failure::new(Exit::Infrastructure, Said::with_next(format!("cannot start: {error}"), "look at the limits of this shell with `ulimit -a`"))
+        Failure::new(
+            Exit::Infrastructure,
+            Said::with_next(format!("cannot start: {error}"), "look at the limits of this shell with `ulimit -a`"),
+        )
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(broken)?;
     let home = Home::open(run::home(shared)?).map_err(failure::of_home)?;
     let done = runtime.block_on(async {
         let stop = node::shutdown::on_signals().map_err(broken)?;
-        work(Place { output, shared, home, stop }).await
+        work(Place { output: output.clone(), shared: shared.clone(), home, stop }).await
     });
     // Whatever is still blocked in the background must not hold up the prompt.
     runtime.shutdown_background();
     done
 }
 
-impl Place<'_> {
+impl Place {
     /// Joins the farm.
     async fn join(&self) -> Result<Member, Failure> {
         self.try_join().await.map_err(|error| match error {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) async fn run(place: &Place<'_>, args: RequestArgs) -> Result<Exit, Failure> {
+pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failure> {
     let started = Instant::now();
     let recipe = recipe_of(&args.recipe)?;
     let source = source_of(args.source.as_ref()).await?;
@@ -36,9 +36,7 @@ pub(super) async fn run(place: &Place<'_>, args: RequestArgs) -> Result<Exit, Fa
             member.leave().await;
             done
         }
-        Err(JoinError::NoFarm) if args.detach => {
-            Err(Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm()))
-        }
+        Err(JoinError::NoFarm) if args.detach => Err(Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm())),
         Err(JoinError::NoFarm) => {
             let node = alone::start(place).await?;
             let session = node.session().map_err(|error| failure::of_join(&error))?;
@@ -60,7 +58,7 @@ enum Alone {
 }
 
 struct Ask<'a> {
-    place: &'a Place<'a>,
+    place: &'a Place,
     args: &'a RequestArgs,
     wish: &'a Wish,
     source: Option<Arc<Imported>>,
@@ -103,7 +101,7 @@ impl Ask<'_> {
     }
 
     async fn show(&self, got: Got) -> Result<Exit, Failure> {
-        let (output, elapsed) = (self.place.output, self.started.elapsed());
+        let (output, elapsed) = (&self.place.output, self.started.elapsed());
         match got {
             Got::Delivered(delivered) => {
                 let how = match delivered.how {
@@ -122,7 +120,9 @@ impl Ask<'_> {
         let said = match (alone, submitted) {
             (Alone::Yes, _) => sentences::interrupted_alone(&again()),
             (Alone::No, Some(request)) => sentences::interrupted(request),
-            (Alone::No, None) => Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again())),
+            (Alone::No, None) => {
+                Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again()))
+            }
         };
         Failure::new(Exit::Interrupted, said)
     }
@@ -142,7 +142,9 @@ impl Seen {
     fn show(&mut self, progress: &Progress, stage: Stage) {
         match stage {
             Stage::Signed { .. } | Stage::Submitted { .. } => {}
-            Stage::Seen { request, view } if view.ended_at.is_none() => verb::request::waiting(progress, request, &view),
+            Stage::Seen { request, view } if view.ended_at.is_none() => {
+                verb::request::waiting(progress, request, &view)
+            }
             Stage::Seen { .. } => {}
             Stage::Fetching(fetched) => {
                 self.fetching = true;
@@ -160,7 +162,11 @@ fn again() -> String {
 
 fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@,+%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 fn recipe_of(named: &RecipeArg) -> Result<Recipe, Failure> {

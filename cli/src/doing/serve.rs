@@ -12,19 +12,19 @@ use node::node::Node;
 use node::volunteer::machine::{OfferedTool, OwnerLimits};
 use std::num::NonZeroU16;
 
-pub(super) async fn run(place: &Place<'_>, role: Role, args: DaemonArgs) -> Result<Exit, Failure> {
+pub(super) async fn run(place: &Place, role: Role, args: DaemonArgs) -> Result<Exit, Failure> {
     let config = config_of(place, role, args)?;
     let node = tokio::select! {
         biased;
         started = Node::start(config) => started.map_err(failure::of_start)?,
         () = place.stop.cancelled() => return Ok(Exit::Interrupted),
     };
-    verb::serve::show(place.output, role, node.network().local(), &node.ticket())?;
+    verb::serve::show(&place.output, role, node.network().local(), &node.ticket())?;
     node.run(place.stop.clone()).await;
     Ok(Exit::Done)
 }
 
-fn config_of(place: &Place<'_>, role: Role, args: DaemonArgs) -> Result<NodeConfig, Failure> {
+fn config_of(place: &Place, role: Role, args: DaemonArgs) -> Result<NodeConfig, Failure> {
     let farm = match (&args.farm_name, &place.shared.farm) {
         (Some(name), _) => FarmChoice::Found(name.clone()),
         (None, Some(ticket)) => FarmChoice::Join(Box::new(ticket.clone())),
@@ -44,8 +44,8 @@ fn config_of(place: &Place<'_>, role: Role, args: DaemonArgs) -> Result<NodeConf
 fn mail_of(args: &DaemonArgs) -> Result<Option<MailConfig>, Failure> {
     let url = args.smtp.as_ref().map(|smtp| {
         let scheme = match smtp.tls {
-            TlsFrom::TheStart => "smtps",
-            TlsFrom::Starttls => "smtp",
+            TlsFrom::Connection => "smtps",
+            TlsFrom::Setting => "smtp",
         };
         let user = smtp.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
         format!("{scheme}://{user}{}:{}", smtp.host, smtp.port)
@@ -54,7 +54,7 @@ fn mail_of(args: &DaemonArgs) -> Result<Option<MailConfig>, Failure> {
         smtp: url,
         smtp_tls: args.smtp_tls.map(|tls| match tls {
             SmtpTls::None => node::coordinator::mailer::config::SmtpTls::None,
-            SmtpTls::Starttls => node::coordinator::mailer::config::SmtpTls::Starttls,
+            SmtpTls::Starttls => node::coordinator::mailer::config::SmtpTls::StartTls,
         }),
         smtp_ca: args.smtp_ca.clone(),
         smtp_password_file: args.smtp_password_file.clone(),
@@ -69,11 +69,8 @@ fn mail_of(args: &DaemonArgs) -> Result<Option<MailConfig>, Failure> {
 fn volunteer_of(args: &DaemonArgs) -> VolunteerConfig {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let half = u16::try_from(cores / 2).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
-    let tools = args
-        .tool
-        .iter()
-        .map(|tool| OfferedTool { name: tool.name.to_string(), prefix: tool.prefix.clone() })
-        .collect();
+    let tools =
+        args.tool.iter().map(|tool| OfferedTool { name: tool.name.to_string(), prefix: tool.prefix.clone() }).collect();
     VolunteerConfig {
         limits: OwnerLimits {
             slots: args.slots.unwrap_or(half),

@@ -74,7 +74,8 @@ fn write(source: &dyn ChunkSource, manifest: &Manifest, dir: &Path, modified: Du
                 let mut file = folder.create_file(path).map_err(failed(path.as_str()))?;
                 for digest in chunks {
                     let chunk = source.read(digest).map_err(CheckoutError::Read)?;
-                    let chunk = chunk.filter(|chunk| source.checking() == Checking::Done || Digest::of(chunk) == *digest);
+                    let chunk =
+                        chunk.filter(|chunk| source.checking() == Checking::Done || Digest::of(chunk) == *digest);
                     let chunk = chunk.ok_or_else(|| CheckoutError::Missing { path: path.clone(), digest: *digest })?;
                     file.write_all(&chunk).map_err(failed(path.as_str()))?;
                 }

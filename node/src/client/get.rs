@@ -133,7 +133,7 @@ impl Errand<'_> {
     /// # Errors
     ///
     /// [`GetError`].
-    pub async fn run(self, chance: &Chance, shown: &mut (dyn FnMut(Stage) + Send)) -> Result<Got, GetError> {
+    pub async fn run(self, chance: &Chance, shown: &mut dyn FnMut(Stage)) -> Result<Got, GetError> {
         let wish = self.wish.sign(self.session, chance)?;
         let build_key = wish.request.build_key;
         shown(Stage::Signed { build_key });
@@ -170,7 +170,7 @@ impl Errand<'_> {
         &self,
         wish: &SignedWish,
         chance: &Chance,
-        shown: &mut (dyn FnMut(Stage) + Send),
+        shown: &mut dyn FnMut(Stage),
     ) -> Result<RequestId, GetError> {
         let recipe = &self.wish.recipe;
         let mut blobs = Vec::new();
@@ -198,12 +198,13 @@ impl Errand<'_> {
         request: Option<RequestId>,
         view: Option<RequestView>,
         how: HowBuilt,
-        shown: &mut (dyn FnMut(Stage) + Send),
+        shown: &mut dyn FnMut(Stage),
     ) -> Result<Got, GetError> {
         let verdict = &found.verified.verdict;
-        let folder = self.folder.clone().unwrap_or_else(|| {
-            PathBuf::from(format!("{}-{}", self.wish.recipe.name(), verdict.build_key.short()))
-        });
+        let folder = self
+            .folder
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(format!("{}-{}", self.wish.recipe.name(), verdict.build_key.short())));
         let (progress, mut watching) = watch::channel(Progress::default());
         let fetching = self.session.deliver(found, &folder, progress);
         let mut fetching = Box::pin(fetching);

@@ -40,8 +40,7 @@ impl Session {
     ///
     /// [`OrderError`].
     pub async fn submit(&self, wish: &SignedWish) -> Result<Accepted, OrderError> {
-        let call =
-            Control::Submit { request: wish.request.signed.clone(), subscriptions: wish.subscriptions.clone() };
+        let call = Control::Submit { request: wish.request.signed.clone(), subscriptions: wish.subscriptions.clone() };
         match self.coordinators.call(call).await?.1 {
             Answer::Submitted { request, submitted, .. } => Ok(Accepted { request, submitted }),
             Answer::Rejected(rejection) => Err(rejection.into()),
@@ -55,7 +54,8 @@ impl Session {
     ///
     /// [`OrderError`].
     pub async fn until_source_held(&self, request: RequestId, chance: &Chance) -> Result<RequestView, OrderError> {
-        self.until(request, chance, |view| view.ended_at.is_some() || view.state != Some(JobState::AwaitingSource)).await
+        self.until(request, chance, |view| view.ended_at.is_some() || view.state != Some(JobState::AwaitingSource))
+            .await
     }
 
     /// Watches a request until `done`, telling every change to `done` as it is seen.

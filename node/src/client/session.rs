@@ -195,7 +195,9 @@ async fn connect(network: &Network, start: &Start, remembered: Option<&Signed>) 
 
 async fn charter_of(network: &Network, peer: PeerKey, farm: FarmId) -> Result<Option<(u64, Signed)>, CharterError> {
     match network.call(peer, Control::Charter).await {
-        Ok(Answer::Charter(Some(signed))) => Charter::open(&signed, farm).map(|charter| Some((charter.version, signed))),
+        Ok(Answer::Charter(Some(signed))) => {
+            Charter::open(&signed, farm).map(|charter| Some((charter.version, signed)))
+        }
         Ok(_) => Ok(None),
         Err(error) => {
             tracing::debug!(peer = %peer.short(), %error, "no charter from this peer");

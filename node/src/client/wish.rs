@@ -4,7 +4,7 @@ use super::session::Session;
 use crate::chance::Chance;
 use protocol::farm::command::Submitted;
 use protocol::id::{ManifestId, RequestId};
-use protocol::platform::{Constraint, Require, Value};
+use protocol::platform::Require;
 use protocol::recipe::{OptionError, Recipe, SpecError};
 use protocol::request::{
     Address, BuildSpec, CheckedRequest, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Priority, Request, Subscription,
@@ -21,9 +21,7 @@ pub struct Wish {
     pub options: Vec<(String, String)>,
     /// The source tree, where the recipe does not bring its own.
     pub source: Option<ManifestId>,
-    /// `OS/ARCH`; `None` for what the recipe says.
-    pub platform: Option<(String, String)>,
-    /// What else the machine must have.
+    /// What else the machine must have, its platform included.
     pub require: Vec<Require>,
     /// Who is to be written to.
     pub addresses: Vec<Address>,
@@ -57,13 +55,7 @@ impl Wish {
     /// [`WishError`] says what does not fit the recipe.
     pub fn spec(&self) -> Result<BuildSpec, WishError> {
         let options = self.recipe.resolve(&self.options)?;
-        let is = |key: &str, text: &String| Require {
-            key: key.to_owned(),
-            constraint: Constraint::Is(Value::Text(text.clone())),
-        };
-        let platform = self.platform.iter().flat_map(|(os, arch)| [is("os", os), is("arch", arch)]);
-        let extra: Vec<Require> = platform.chain(self.require.iter().cloned()).collect();
-        Ok(self.recipe.spec(options, self.source, &extra)?)
+        Ok(self.recipe.spec(options, self.source, &self.require)?)
     }
 
     /// Signs the request and one subscription for each address, or one for whoever looks by himself.

@@ -10,8 +10,8 @@ use super::replica::Told;
 use crate::clock::Clock;
 use protocol::farm::command::{Command, Event, Expiry, JobState, Reply, Witnesses};
 use protocol::farm::explain::Sighting;
-use protocol::farm::liveness::Liveness;
 use protocol::farm::lease::OFFERED_FOR;
+use protocol::farm::liveness::Liveness;
 use protocol::farm::roster::{ParkedClaim, Roster};
 use protocol::farm::stamp::{Clock as Trust, Stamper};
 use protocol::id::{JobId, LeaseId, PeerKey};
@@ -129,7 +129,9 @@ impl Desk {
         let last = ledger.read(|farm| farm.last_stamp());
         let stamper = Stamper::start(last, clock.now());
         if stamper.clock() == Trust::Doubted {
-            tracing::warn!("the system's clock makes no sense: no deadline is acted on until a peer's clock agrees with it");
+            tracing::warn!(
+                "the system's clock makes no sense: no deadline is acted on until a peer's clock agrees with it"
+            );
             clock.correct(last);
         }
         let desk = Self {

@@ -12,9 +12,9 @@ use super::pull::Pulls;
 use crate::clock::Clock;
 use crate::hearsay::Hearsay;
 use crate::network::{Caller, Network};
+use protocol::farm::Resolved;
 use protocol::farm::command::{Command, Possession, Reply, Submitted, Witnesses};
 use protocol::farm::explain::{Presence, RequestView, Sighting};
-use protocol::farm::Resolved;
 use protocol::farm::holding::Finished;
 use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
 use protocol::platform::Capability;
@@ -86,11 +86,19 @@ impl Door {
     /// Answers a call over `park/1`; `None` for calls that are not a coordinator's part.
     pub async fn park(&self, caller: Caller, call: Park) -> Option<Answer> {
         Some(match call {
-            Park::Claim { nonce, capability, leases, wait } => self.claim(caller, nonce, capability, leases, wait).await,
+            Park::Claim { nonce, capability, leases, wait } => {
+                self.claim(caller, nonce, capability, leases, wait).await
+            }
             Park::Watch { request, mark, wait } => self.watch(request, mark, wait).await,
             Park::FollowLog { request, offset, wait } => self.log(request, offset, bounded(wait)).await,
             Park::FollowLease { .. } => return None,
         })
+    }
+
+    /// Mails that wait to be sent.
+    #[must_use]
+    pub fn mails_waiting(&self) -> u64 {
+        self.ledger.read(|farm| farm.counts().notices_pending)
     }
 
     async fn submit(&self, caller: Caller, request: Signed, subscriptions: &[Signed]) -> Answer {
@@ -198,7 +206,9 @@ impl Door {
                     Resolved::One(id) => Some(id),
                     Resolved::None => None,
                     Resolved::Ambiguous(first, second) => {
-                        return invalid(format!("`{prefix}` names more than one request, among them {first} and {second}"));
+                        return invalid(format!(
+                            "`{prefix}` names more than one request, among them {first} and {second}"
+                        ));
                     }
                 }
             }
@@ -305,7 +315,14 @@ impl Door {
         witnesses.await.unwrap_or(Witnesses::Nobody)
     }
 
-    async fn claim(&self, caller: Caller, nonce: u64, capability: Capability, leases: Vec<LeaseId>, wait: Span) -> Answer {
+    async fn claim(
+        &self,
+        caller: Caller,
+        nonce: u64,
+        capability: Capability,
+        leases: Vec<LeaseId>,
+        wait: Span,
+    ) -> Answer {
         if !capability.is_within_limits() {
             return invalid("the capability is out of bounds");
         }

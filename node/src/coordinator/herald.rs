@@ -68,7 +68,8 @@ impl Herald {
 
     /// Keeps every verdict on an artifact that is here.
     async fn keep_all(&self) {
-        for build_key in self.ledger.read(|farm| farm.builds().map(|build| build.verdict.build_key).collect::<Vec<_>>()) {
+        for build_key in self.ledger.read(|farm| farm.builds().map(|build| build.verdict.build_key).collect::<Vec<_>>())
+        {
             self.keep(build_key).await;
         }
     }

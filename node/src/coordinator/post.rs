@@ -14,7 +14,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Sends the farm's mail until `stop` is cancelled. `ticket` is the farm's ticket as it is at the moment.
-pub async fn run(mailer: Mailer, ledger: Ledger, clock: Clock, ticket: watch::Receiver<String>, stop: CancellationToken) {
+pub async fn run(
+    mailer: Mailer,
+    ledger: Ledger,
+    clock: Clock,
+    ticket: watch::Receiver<String>,
+    stop: CancellationToken,
+) {
     let wake = Arc::new(Notify::new());
     let waking = tokio::spawn(wake_on_notices(ledger.clone(), wake.clone()));
     let law = Law {

@@ -166,7 +166,9 @@ impl Pulls {
                             Err(error) => tracing::warn!(%job, %error, "the artifact is kept, but not noted"),
                         }
                     }
-                    Err(error) => tracing::warn!(%job, builder = %builder.short(), %error, "the artifact could not be kept"),
+                    Err(error) => {
+                        tracing::warn!(%job, builder = %builder.short(), %error, "the artifact could not be kept")
+                    }
                 }
                 tokio::time::sleep(backoff.step()).await;
             }

@@ -46,7 +46,8 @@ pub(super) fn topic(farm: FarmId, kind: Kind) -> Option<IdentTopic> {
 /// Gossipsub as this farm uses it, subscribed to its topics.
 pub(super) fn behaviour(farm: FarmId) -> Result<Behaviour, StartError> {
     let setup = |error: String| StartError::Setup(error);
-    let topics: Vec<_> = [Kind::CapabilityNews, Kind::RequestNews].iter().filter_map(|kind| topic(farm, *kind)).collect();
+    let topics: Vec<_> =
+        [Kind::CapabilityNews, Kind::RequestNews].iter().filter_map(|kind| topic(farm, *kind)).collect();
     let config = ConfigBuilder::default()
         .max_transmit_size(MAX_TRANSMIT_BYTES)
         .duplicate_cache_time(COPIES)
@@ -61,9 +62,8 @@ pub(super) fn behaviour(farm: FarmId) -> Result<Behaviour, StartError> {
         max_subscriptions_per_request: 2 * hashes.len(),
         filter: WhitelistSubscriptionFilter(hashes),
     };
-    let mut gossip =
-        gossipsub::Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
-            .map_err(|error| setup(error.to_owned()))?;
+    let mut gossip = gossipsub::Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
+        .map_err(|error| setup(error.to_owned()))?;
     gossip.with_peer_score(scoring(&topics), thresholds()).map_err(setup)?;
     for topic in &topics {
         gossip.subscribe(topic).map_err(|error| setup(error.to_string()))?;

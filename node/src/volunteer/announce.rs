@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn a_capability_is_cut_to_fit_a_whisper() {
-        let tools = (0..100).filter_map(|n| Some((format!("tool-{n:03}"), Value::Version("12.2.0".parse().ok()?)))).collect();
+        let tools =
+            (0..100).filter_map(|n| Some((format!("tool-{n:03}"), Value::Version("12.2.0".parse().ok()?)))).collect();
         let capability = Capability {
             facts: BTreeMap::from([
                 ("os".to_owned(), Value::Text("linux".to_owned())),

@@ -12,8 +12,8 @@ use super::fetch::{self, FetchRules};
 use super::machine::Share;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use super::{
-    BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, Outcome as StepOutcome,
-    OutputPattern, Sandbox, Setup, Step, Tool, Workspace,
+    BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits,
+    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Tool, Workspace,
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
 use crate::artifact::gather;
@@ -127,7 +127,8 @@ impl Builder {
         let steps = recipe.steps(&spec.options, jobs).map_err(|error| Failure::BuildError(error.to_string()))?;
         let smoke = recipe.smoke(&spec.options).map_err(|error| Failure::BuildError(error.to_string()))?;
         let limits = self.limits(&recipe);
-        let mut enclosure = self.enclose(order, &format!("{}", order.lease), &source, limits, order.log.clone()).await?;
+        let mut enclosure =
+            self.enclose(order, &format!("{}", order.lease), &source, limits, order.log.clone()).await?;
         times.fetched = started.elapsed();
         let building = Instant::now();
         let ran = run_steps(&mut enclosure, order, &steps).await;
@@ -160,7 +161,9 @@ impl Builder {
             None => {
                 let blob = match self.store.get(&spec.recipe.0).await.map_err(|error| store_failed(&error))? {
                     Some(blob) => blob,
-                    None => gather::small_blob(&self.network, spec.recipe.0, providers.clone()).await.map_err(unfetched)?,
+                    None => {
+                        gather::small_blob(&self.network, spec.recipe.0, providers.clone()).await.map_err(unfetched)?
+                    }
                 };
                 Recipe::decode(&blob).map_err(|error| Failure::BuildError(error.to_string()))?
             }
@@ -249,7 +252,8 @@ impl Builder {
             Ok((enclosure, batch, entries))
         });
         let (enclosure, batch, entries) = taking.await.map_err(|_| ending())??;
-        let manifest = Manifest::new(entries).map_err(|error| Failure::BuildError(format!("the outputs are no tree: {error}")))?;
+        let manifest =
+            Manifest::new(entries).map_err(|error| Failure::BuildError(format!("the outputs are no tree: {error}")))?;
         Ok((enclosure, manifest, batch))
     }
 
@@ -379,7 +383,9 @@ fn judge_step(outcome: StepOutcome, what: &str) -> Result<(), Failure> {
 }
 
 async fn unpack(archive: tempfile::NamedTempFile) -> Result<import::Imported, Failure> {
-    import::import_archive(archive.path()).await.map_err(|error| Failure::BuildError(format!("the archive cannot be unpacked: {error}")))
+    import::import_archive(archive.path())
+        .await
+        .map_err(|error| Failure::BuildError(format!("the archive cannot be unpacked: {error}")))
 }
 
 /// Clears an attempt away; the report need not wait for it, and what stays is swept at the next start.

@@ -185,7 +185,14 @@ impl Volunteer {
     }
 
     /// Reports until a coordinator has heard it, however long that takes, or this volunteer is told to stop.
-    async fn report(&self, lease: LeaseId, request: &CheckedRequest, made: Made, log: &BuildLog, stop: &CancellationToken) {
+    async fn report(
+        &self,
+        lease: LeaseId,
+        request: &CheckedRequest,
+        made: Made,
+        log: &BuildLog,
+        stop: &CancellationToken,
+    ) {
         let bytes = log.to_bytes();
         let log_digest = match self.store.put(vec![bytes.clone().into()]).await {
             Ok(digests) => digests.first().copied(),
@@ -271,13 +278,16 @@ impl Volunteer {
     }
 
     async fn keep_if_judged(&self, request: &CheckedRequest) -> bool {
-        let Ok((_, Answer::Found { judged, .. })) = self.coordinators.call(Control::Find(request.build_key)).await else {
+        let Ok((_, Answer::Found { judged, .. })) = self.coordinators.call(Control::Find(request.build_key)).await
+        else {
             return false;
         };
         let Some(judged) = judged else { return true };
         match judged.verify(self.farm, request.build_key) {
             Ok(verified) if self.store.has_artifact(verified.verdict.manifest).await.unwrap_or(false) => {
-                if let Err(error) = self.store.keep_judged(request.build_key, *judged, request.request.recipe.to_string()).await {
+                if let Err(error) =
+                    self.store.keep_judged(request.build_key, *judged, request.request.recipe.to_string()).await
+                {
                     tracing::warn!(%error, "the verdict cannot be kept");
                     return false;
                 }
@@ -318,7 +328,8 @@ impl Volunteer {
 fn tail(log: &[u8]) -> String {
     let cut = &log[log.len().saturating_sub(TAIL_BYTES)..];
     let text = String::from_utf8_lossy(cut);
-    let whole = if cut.len() < log.len() { text.split_once('\n').map_or(text.as_ref(), |(_, rest)| rest) } else { &text };
+    let whole =
+        if cut.len() < log.len() { text.split_once('\n').map_or(text.as_ref(), |(_, rest)| rest) } else { &text };
     let mut tail = whole.to_owned();
     // Replacement characters may have made it longer than the bytes were.
     while tail.len() > TAIL_BYTES {

@@ -227,11 +227,8 @@ mod tests {
 
     #[test]
     fn the_owner_comes_first() {
-        let limits = OwnerLimits {
-            slots: NonZeroU16::new(2).unwrap(),
-            memory_mib: Some(100),
-            disk_mib: Some(u64::MAX),
-        };
+        let limits =
+            OwnerLimits { slots: NonZeroU16::new(2).unwrap(), memory_mib: Some(100), disk_mib: Some(u64::MAX) };
         let share = share(&limits, Path::new("/"));
         assert_eq!(share.memory_mib, 50);
         assert!(share.cores >= 1 && share.disk_mib < u64::MAX / 2, "never more than there is");

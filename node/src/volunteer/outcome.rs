@@ -6,8 +6,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::launcher::LaunchError;
-use protocol::report::Limit;
 use super::watch::Findings;
+use protocol::report::Limit;
 
 /// How a step ended.
 #[derive(Debug)]

@@ -19,9 +19,9 @@ use super::build_log::BuildLog;
 use super::cgroup::Group;
 use super::launcher::{LaunchError, Launched};
 use super::limits::Limits;
-use protocol::report::Limit;
 use super::outcome::{Ending, Outcome, SandboxFailure, StepEnd, Stop, Usage, conclude};
 use super::watch::{Findings, Watch};
+use protocol::report::Limit;
 
 /// From the first SIGKILL to the proof that nothing is left.
 pub const DEATH_TIME: Duration = Duration::from_secs(10);

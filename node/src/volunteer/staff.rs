@@ -5,7 +5,10 @@ use super::builder::Builder;
 use super::duty::Volunteer;
 use super::machine::{self, KNOWN_TOOLS, OfferedTool};
 use super::running::Running;
-use super::{BuildLog, BuildUser, Confinement, EnclosureError, Limits, Outcome, Sandbox, Setup, Step, Tool, ToolError, Unavailable};
+use super::{
+    BuildLog, BuildUser, Confinement, EnclosureError, Limits, Outcome, Sandbox, Setup, Step, Tool, ToolError,
+    Unavailable,
+};
 use super::{Workspace, WorkspaceError, sweep};
 use crate::artifact::Store;
 use crate::catalogue;
@@ -88,11 +91,8 @@ pub async fn hire(home: &Home, config: VolunteerConfig, ground: Ground) -> Resul
         Ok((sandbox, machine::share(&limits, &probing), machine::system_facts()))
     });
     let (sandbox, share, mut facts) = looking.await.map_err(|_| StaffError::Ending)??;
-    let offered: Vec<Tool> = config
-        .tools
-        .iter()
-        .map(|OfferedTool { name, prefix }| Tool::new(name, prefix))
-        .collect::<Result<_, _>>()?;
+    let offered: Vec<Tool> =
+        config.tools.iter().map(|OfferedTool { name, prefix }| Tool::new(name, prefix)).collect::<Result<_, _>>()?;
     let told = ask_tools(&sandbox, &work, &offered, &config.tools).await?;
     let mut tools = BTreeMap::new();
     for (name, printed) in told {
@@ -172,7 +172,10 @@ async fn ask_tools(
         }
     }
     for tool in names {
-        let arguments = KNOWN_TOOLS.iter().find(|known| known.name == tool.name).map_or(&["--version"][..], |known| known.arguments);
+        let arguments = KNOWN_TOOLS
+            .iter()
+            .find(|known| known.name == tool.name)
+            .map_or(&["--version"][..], |known| known.arguments);
         let argv = std::iter::once(tool.name.as_str()).chain(arguments.iter().copied()).map(str::to_owned).collect();
         questions.push((tool.name.clone(), argv));
     }
