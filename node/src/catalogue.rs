@@ -54,7 +54,7 @@ pub fn ids() -> BTreeSet<RecipeId> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test says aloud that it did not run")]
     use super::*;
     use protocol::recipe::{Sort, SourceRule};
     use protocol::request::OptionValue;

@@ -1,13 +1,14 @@
 //! The rules of the language, applied to every recipe whether it came as text or as a blob.
 
 use super::error::{Part, Place, Problem};
+use super::files::file_entries;
 use super::option::{OptionRule, Sort, unknown};
 use super::pattern::MAX_VALUE_BYTES;
 use super::template::{JOBS, Piece, Word};
 use super::{
     Form, LANGUAGE, Limits, MAX_CHOICE_WORDS, MAX_CHOICES, MAX_FILES, MAX_LINE_BYTES, MAX_MIB, MAX_OPTIONS,
     MAX_OUTPUTS, MAX_RECIPE_BYTES, MAX_STEP_BYTES, MAX_STEPS, MAX_TIME, MAX_URL_BYTES, MAX_VARIABLES, MAX_WORDS,
-    SourceRule, StepRule, file_entries,
+    SourceRule, StepRule,
 };
 use crate::codec;
 use crate::report::Reproducibility;

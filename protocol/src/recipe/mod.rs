@@ -15,6 +15,7 @@
 mod check;
 mod draft;
 mod error;
+mod files;
 mod fill;
 mod nearest;
 mod option;
@@ -23,6 +24,7 @@ mod pattern;
 mod template;
 
 pub use error::{OverlayError, Place, Position, Problem, RecipeError, SpecError};
+pub use files::InlineFile;
 pub use option::{Choice, OptionError, OptionRule, Sort};
 pub use output::{Output, OutputPattern, OutputPatternError};
 pub use pattern::{MAX_CLASSES, MAX_VALUE_BYTES, Pattern, PatternError};
@@ -35,7 +37,7 @@ use crate::platform::{Constraint, MAX_KEYS, MAX_TEXT_BYTES, Require, Requirement
 use crate::report::Reproducibility;
 use crate::request::{BuildSpec, Name, OptionValue, Source};
 use crate::time::Span;
-use crate::tree::{Entry, Manifest, ManifestError, Mode, Node, TreePath};
+use crate::tree::TreePath;
 use fill::Filling;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,15 +73,6 @@ pub const MAX_URL_BYTES: usize = 2_048;
 pub const MAX_TIME: Span = Span::from_secs(48 * 3_600);
 /// The most memory, and the most disk, that a recipe may ask for: 1 TiB.
 pub const MAX_MIB: u64 = 1 << 20;
-
-/// A file inside the recipe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InlineFile {
-    /// Whether it may be run.
-    pub mode: Mode,
-    /// Its content.
-    pub text: String,
-}
 
 /// Where the source comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -405,51 +398,6 @@ impl Recipe {
             expect: smoke.expect.as_ref().map(|word| filling.word(word)),
         }))
     }
-
-    /// The tree of the recipe's own files. Each is one chunk, found by [`Recipe::chunk`].
-    #[must_use]
-    pub fn tree(&self) -> Manifest {
-        match Manifest::new(file_entries(&self.0.files).collect()) {
-            Ok(tree) => tree,
-            Err(error) => unreachable!("the files of a checked recipe are a tree: {error}"),
-        }
-    }
-
-    /// The content of the recipe's own file with this digest.
-    #[must_use]
-    pub fn chunk(&self, digest: &Digest) -> Option<&[u8]> {
-        self.0.files.values().map(|file| file.text.as_bytes()).find(|content| Digest::of(content) == *digest)
-    }
-
-    /// The tree that the steps start in: `source` with the recipe's own files laid over it. A file of the recipe takes the
-    /// place of a file or link of the source at the same path.
-    ///
-    /// # Errors
-    ///
-    /// [`OverlayError`] when a file of the recipe would lie below a file or link of the source, or where it has a folder.
-    pub fn over(&self, source: &Manifest) -> Result<Manifest, OverlayError> {
-        let kept = source.entries().iter().filter(|entry| !self.0.files.contains_key(&entry.path)).cloned();
-        Manifest::new(kept.chain(file_entries(&self.0.files)).collect()).map_err(|error| {
-            let path = match &error {
-                ManifestError::Order(path) | ManifestError::BelowFile(path) => Some(path.clone()),
-                _ => None,
-            };
-            let first = self.0.files.keys().next().cloned();
-            match path.or(first) {
-                Some(path) => OverlayError { path, error },
-                None => unreachable!("a tree without changes stays a tree: {error}"),
-            }
-        })
-    }
-}
-
-fn file_entries(files: &BTreeMap<TreePath, InlineFile>) -> impl Iterator<Item = Entry> {
-    files.iter().map(|(path, file)| {
-        let content = file.text.as_bytes();
-        let chunks = if content.is_empty() { vec![] } else { vec![Digest::of(content)] };
-        let node = Node::File { mode: file.mode, size: content.len() as u64, chunks };
-        Entry { path: path.clone(), node }
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::platform::Capability;
+use crate::tree::{Entry, Manifest, Mode, Node};
 use proptest::prelude::*;
 
 /// A recipe that uses every field of the language.
