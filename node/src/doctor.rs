@@ -9,8 +9,7 @@ mod mend;
 
 pub use mend::Packages;
 
-use crate::volunteer::probe::Unavailable;
-use crate::volunteer::sandbox::Sandbox;
+use crate::volunteer::{Sandbox, Unavailable};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
