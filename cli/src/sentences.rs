@@ -226,7 +226,8 @@ pub(crate) fn rejected(rejection: &Rejection) -> Said {
         Rejection::Law(_) => {
             Said::with_next(what(&rejection.to_string()), "update the program on the coordinators first")
         }
-        Rejection::Founding
+        Rejection::OutOfOrder
+        | Rejection::Founding
         | Rejection::UnknownJob
         | Rejection::UnknownLease
         | Rejection::UnknownNotice

@@ -9,7 +9,8 @@ mod mend;
 
 pub use mend::Packages;
 
-use crate::volunteer::{Sandbox, Unavailable};
+use crate::volunteer::probe::Unavailable;
+use crate::volunteer::sandbox::Sandbox;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
