@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_catalogue_is_shown_as_it_is() {
-        let hello = node::catalogue::catalogue().named("hello").unwrap();
+        let hello = node::catalogue::by_name("hello").unwrap();
         let shape = RecipeShape::from(hello);
         assert_eq!((shape.name.as_deref(), shape.source), (Some("hello"), Some("inline")));
         assert_eq!(
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_unknown_recipe_names_the_known_ones() {
-        let failure = unknown(node::catalogue::catalogue().recipes(), &"lisp".parse().unwrap());
+        let failure = unknown(node::catalogue::all(), &"lisp".parse().unwrap());
         assert_eq!(failure.exit, Exit::Usage);
         assert_eq!(failure.said.what, "no recipe `lisp` came with this program; there are hello, lua, sqlite, zstd");
     }
