@@ -37,12 +37,21 @@ pub trait ChunkSource: Send + Sync {
     /// Whatever reading failed with.
     fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>>;
 
+    /// The same, compared with its digest this very time: for whoever uses the bytes here. May block.
+    ///
+    /// # Errors
+    ///
+    /// Whatever reading failed with.
+    fn read_verified(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.read(digest)?.filter(|bytes| Digest::of(bytes) == *digest))
+    }
+
     /// Whether reading may block, and so belongs on the blocking pool.
     fn reading(&self) -> Reading {
         Reading::Blocks
     }
 
-    /// Whether [`ChunkSource::read`] already compares the bytes with the digest.
+    /// Whether [`ChunkSource::read`] already compares the bytes with the digest, the first time at least.
     fn checking(&self) -> Checking {
         Checking::LeftToReader
     }
@@ -51,6 +60,10 @@ pub trait ChunkSource: Send + Sync {
 impl<T: ChunkSource + ?Sized> ChunkSource for std::sync::Arc<T> {
     fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
         (**self).read(digest)
+    }
+
+    fn read_verified(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        (**self).read_verified(digest)
     }
 
     fn reading(&self) -> Reading {
@@ -74,7 +87,7 @@ pub enum Reading {
 /// Who compares bytes with their digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checking {
-    /// The source, before it hands them out.
+    /// The source, before it first hands them out.
     Done,
     /// Whoever reads.
     LeftToReader,

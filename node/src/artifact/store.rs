@@ -320,10 +320,11 @@ impl Store {
 
 impl ChunkSource for Store {
     fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
-        self.inner.read_to_serve(digest).map(|found| found.map(Vec::from)).map_err(|error| match error {
-            StoreError::Disk(error) => error,
-            other => io::Error::other(other),
-        })
+        self.inner.read_to_serve(digest).map(|found| found.map(Vec::from)).map_err(as_io)
+    }
+
+    fn read_verified(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        self.inner.read(digest).map(|found| found.map(Vec::from)).map_err(as_io)
     }
 
     fn reading(&self) -> Reading {
@@ -332,6 +333,13 @@ impl ChunkSource for Store {
 
     fn checking(&self) -> Checking {
         Checking::Done
+    }
+}
+
+fn as_io(error: StoreError) -> io::Error {
+    match error {
+        StoreError::Disk(error) => error,
+        other => io::Error::other(other),
     }
 }
 

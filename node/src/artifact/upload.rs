@@ -1,6 +1,6 @@
 //! Sources on their way from a requester to the farm: served to whoever pulls them, for as long as they are wanted.
 
-use super::ChunkSource;
+use super::{Checking, ChunkSource, Reading};
 use protocol::digest::Digest;
 use std::collections::BTreeMap;
 use std::io;
@@ -55,6 +55,11 @@ impl ChunkSource for Uploads {
         }
         Ok(None)
     }
+
+    fn reading(&self) -> Reading {
+        let blocks = self.locked().values().any(|source| source.reading() == Reading::Blocks);
+        if blocks { Reading::Blocks } else { Reading::Immediate }
+    }
 }
 
 /// One source before another: what the first does not have is looked for in the second.
@@ -66,6 +71,27 @@ impl<A: ChunkSource, B: ChunkSource> ChunkSource for Both<A, B> {
         match self.0.read(digest)? {
             Some(bytes) => Ok(Some(bytes)),
             None => self.1.read(digest),
+        }
+    }
+
+    fn read_verified(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        match self.0.read_verified(digest)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.1.read_verified(digest),
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        match (self.0.reading(), self.1.reading()) {
+            (Reading::Immediate, Reading::Immediate) => Reading::Immediate,
+            _ => Reading::Blocks,
+        }
+    }
+
+    fn checking(&self) -> Checking {
+        match (self.0.checking(), self.1.checking()) {
+            (Checking::Done, Checking::Done) => Checking::Done,
+            _ => Checking::LeftToReader,
         }
     }
 }
@@ -85,6 +111,14 @@ impl Blobs {
 impl ChunkSource for Blobs {
     fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
         Ok(self.0.get(digest).cloned())
+    }
+
+    fn reading(&self) -> Reading {
+        Reading::Immediate
+    }
+
+    fn checking(&self) -> Checking {
+        Checking::Done
     }
 }
 
