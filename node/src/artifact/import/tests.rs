@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-//! The tree that a source becomes, and the archives of `security` rows 16 and 17, each by name.
+//! The tree that a source becomes, and the hostile archives that become none, each by name.
 
 use super::*;
 use proptest::prelude::*;
