@@ -232,6 +232,14 @@ fn main() {
     let before = resident_bytes();
     let (all, last_tenth) = many.fill(JOBS);
     let after = resident_bytes();
+    let start = Instant::now();
+    let snapshot = many.farm.snapshot();
+    let written = start.elapsed();
+    let start = Instant::now();
+    let restored = Farm::restore(&snapshot).unwrap();
+    let read = start.elapsed();
+    assert_eq!(restored.counts(), many.farm.counts());
+    drop(restored);
     let claims = many.claim(CLAIMS, &volunteers);
     let first = Claims { served: 0, times: claims.times[..(FEW_JOBS / 2) as usize].to_vec() };
 
@@ -245,6 +253,7 @@ fn main() {
     println!("  at {JOBS:>9}    mean {:?}, median {:?}", first.mean(), first.median());
     println!("  at {FEW_JOBS:>9}    mean {:?}, median {:?}", few_claims.mean(), few_claims.median());
     println!("  ratio of means  {:.2}", first.mean().as_secs_f64() / few_claims.mean().as_secs_f64());
+    println!("snapshot          {} bytes, written in {written:.1?}, read in {read:.1?}", snapshot.len());
     match (before, after) {
         (Some(before), Some(after)) => {
             println!("memory            {} bytes per queued job", after.saturating_sub(before) / u64::from(JOBS));

@@ -206,8 +206,8 @@ impl Job {
         match self.effort {
             Effort::AwaitingSource(_) => JobState::AwaitingSource,
             Effort::Leased(_) => JobState::Running,
-            _ if self.keeping().is_some() => JobState::Keeping,
-            Effort::Queued | Effort::Idle => JobState::Queued,
+            Effort::Queued => JobState::Queued,
+            Effort::Idle => JobState::Keeping,
         }
     }
 
