@@ -4,7 +4,8 @@
 //! volunteers: submissions and claims (candidate and grant) per second, what a claim costs there against a farm with 10,000
 //! jobs, and the resident memory per queued job, allocator and indices included. Whether signatures hold is the proposer's
 //! part and not measured here, so all requests carry one signature.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+// A bench is not the law: it looks at the clock.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
 use protocol::charter::{Charter, Policy};
 use protocol::digest::Digest;
@@ -57,7 +58,7 @@ fn requirement(at: u32) -> Requirement {
 /// Every volunteer has a quarter of the tools; half of them build the catalogue only, half of them anything.
 fn capability(at: u32) -> Capability {
     let version = || Value::Version("12.2.0".parse().unwrap());
-    let tools = (0..20).filter(|tool| (tool + at / 2) % 4 == 0).map(|tool| (format!("t{tool}"), version()));
+    let tools = (0..20).filter(|tool| (tool + at / 2).is_multiple_of(4)).map(|tool| (format!("t{tool}"), version()));
     let facts = [
         ("os", text("linux")),
         ("arch", arch(at)),
@@ -231,6 +232,14 @@ fn main() {
     let before = resident_bytes();
     let (all, last_tenth) = many.fill(JOBS);
     let after = resident_bytes();
+    let start = Instant::now();
+    let snapshot = many.farm.snapshot();
+    let written = start.elapsed();
+    let start = Instant::now();
+    let restored = Farm::restore(&snapshot).unwrap();
+    let read = start.elapsed();
+    assert_eq!(restored.counts(), many.farm.counts());
+    drop(restored);
     let claims = many.claim(CLAIMS, &volunteers);
     let first = Claims { served: 0, times: claims.times[..(FEW_JOBS / 2) as usize].to_vec() };
 
@@ -244,6 +253,7 @@ fn main() {
     println!("  at {JOBS:>9}    mean {:?}, median {:?}", first.mean(), first.median());
     println!("  at {FEW_JOBS:>9}    mean {:?}, median {:?}", few_claims.mean(), few_claims.median());
     println!("  ratio of means  {:.2}", first.mean().as_secs_f64() / few_claims.mean().as_secs_f64());
+    println!("snapshot          {} bytes, written in {written:.1?}, read in {read:.1?}", snapshot.len());
     match (before, after) {
         (Some(before), Some(after)) => {
             println!("memory            {} bytes per queued job", after.saturating_sub(before) / u64::from(JOBS));

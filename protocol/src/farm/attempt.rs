@@ -6,7 +6,7 @@
 
 use crate::farm::command::{Event, Expiry, Granted, LeaseEnd, Rejection, Reply};
 use crate::farm::explain::Ended;
-use crate::farm::job::{Effort, Grounds, PastLease};
+use crate::farm::job::{Effort, Grounds, Job, PastLease, Trail};
 use crate::farm::lease::Lease;
 use crate::farm::{Farm, Turn};
 use crate::id::{CapabilityId, JobId, LeaseId, PeerKey};
@@ -177,5 +177,16 @@ impl Farm {
                 history.trail.add_attempt(&lease);
             }
         }
+    }
+
+    /// What attempts have left behind so far, the one that runs included.
+    pub(super) fn trail_of(&self, job: &Job) -> Trail {
+        let mut trail = job.history.as_ref().map(|history| history.trail.clone()).unwrap_or_default();
+        if let Effort::Leased(lease) = job.effort
+            && let Some(lease) = self.leases.get(lease)
+        {
+            trail.add_attempt(lease);
+        }
+        trail
     }
 }

@@ -217,7 +217,7 @@ pub enum Submitted {
     Ended,
 }
 
-/// What a job does. The picture stands in [`crate::farm::job`].
+/// What a job does. The picture stands in `farm/job.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum JobState {
     /// Waits for its source.

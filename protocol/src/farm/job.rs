@@ -146,7 +146,7 @@ pub(super) struct History {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Wishers {
     One(RequestId),
-    Many(Box<Vec<RequestId>>),
+    Many(Vec<RequestId>),
 }
 
 impl Wishers {
@@ -175,7 +175,7 @@ impl Wishers {
 
     pub(super) fn push(&mut self, request: RequestId) {
         match self {
-            Self::One(first) => *self = Self::Many(Box::new(vec![*first, request])),
+            Self::One(first) => *self = Self::Many(vec![*first, request]),
             Self::Many(requests) => requests.push(request),
         }
     }
@@ -183,7 +183,7 @@ impl Wishers {
     pub(super) fn retain(&mut self, stays: impl Fn(&RequestId) -> bool) {
         match self {
             Self::One(request) if stays(request) => {}
-            Self::One(_) => *self = Self::Many(Box::default()),
+            Self::One(_) => *self = Self::Many(Vec::new()),
             Self::Many(requests) => requests.retain(stays),
         }
     }
@@ -206,8 +206,8 @@ impl Job {
         match self.effort {
             Effort::AwaitingSource(_) => JobState::AwaitingSource,
             Effort::Leased(_) => JobState::Running,
-            _ if self.keeping().is_some() => JobState::Keeping,
-            Effort::Queued | Effort::Idle => JobState::Queued,
+            Effort::Queued => JobState::Queued,
+            Effort::Idle => JobState::Keeping,
         }
     }
 

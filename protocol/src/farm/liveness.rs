@@ -69,14 +69,15 @@ impl Liveness {
         let due = now + SILENCE.duration();
         let mut revoked = Vec::new();
         for lease in leases {
-            if farm.lease(*lease).is_some_and(|known| known.volunteer == volunteer) {
-                self.watches.insert(*lease, Watch { volunteer, grip: Grip::Held, due });
-            } else {
-                self.watches
-                    .remove(lease)
-                    .filter(|watch| watch.volunteer != volunteer)
-                    .map(|watch| self.watches.insert(*lease, watch));
-                revoked.push(*lease);
+            match farm.lease(*lease) {
+                Some(known) if known.volunteer == volunteer => {
+                    self.watches.insert(*lease, Watch { volunteer, grip: Grip::Held, due });
+                }
+                Some(_) => revoked.push(*lease),
+                None => {
+                    self.watches.remove(lease);
+                    revoked.push(*lease);
+                }
             }
         }
         revoked

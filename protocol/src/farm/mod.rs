@@ -4,8 +4,8 @@
 //! farm, on every coordinator and byte for byte in its snapshot; a rejected command leaves it untouched.
 //!
 //! - what is said: [`command`]; what is shown: [`explain`]
-//! - the state: `asked` (requests), [`job`](self), [`queue`], [`account`], [`lease`], [`holding`], [`notice`]
-//! - the rules: `submit`, [`scheduler`](Farm::candidate), `attempt`, `settle`, [`quorum`]
+//! - the state: `asked` (requests), `job`, [`queue`], [`account`], [`lease`], [`holding`], [`notice`]
+//! - the rules: `submit`, `scheduler`, `attempt`, `report`, [`quorum`], `settle`, [`holding`]
 //! - what only the leader knows and may forget: [`liveness`], [`roster`], [`stamp`]
 //! - what must always hold: [`invariants`]
 
@@ -20,8 +20,10 @@ mod job;
 pub mod lease;
 pub mod liveness;
 pub mod notice;
+mod place;
 pub mod queue;
 pub mod quorum;
+mod report;
 pub mod roster;
 mod scheduler;
 mod settle;
@@ -49,7 +51,7 @@ pub use account::MAX_OPEN_REQUIREMENTS;
 pub use asked::REMEMBERED_AFTER_EXPIRY;
 pub use attempt::{MAX_CAUSES, MAX_VOLUNTEERS_LOST, RETRY_AFTER};
 pub use job::{MAX_EXCLUSIONS, MAX_PAST_LEASES};
-pub use settle::{CONFIRM_WITHIN, ERROR_REMEMBERED_FOR};
+pub use report::{CONFIRM_WITHIN, ERROR_REMEMBERED_FOR};
 pub use submit::SOURCE_WITHIN;
 pub use view::{FarmCounts, JobView, Resolved};
 
@@ -179,6 +181,18 @@ impl Farm {
             (Some(_), Command::RaiseLaw { version }) => self.raise_law(version),
         }
         .map(|()| Reply::Done)
+    }
+
+    fn expire(&mut self, turn: &mut Turn, expiry: Expiry) -> Result<(), Rejection> {
+        match expiry {
+            Expiry::Undelivered(lease) => self.expire_undelivered(turn, lease),
+            Expiry::VolunteerLost(lease) => self.expire_volunteer(turn, lease),
+            Expiry::Request(request) => self.expire_request(turn, request),
+            Expiry::Source(job) => self.expire_source(turn, job),
+            Expiry::Confirmation(job) => self.expire_doubt(turn, job),
+            Expiry::Keeping(job) => self.expire_keeping(turn, job),
+            Expiry::Exclusion(job) => self.expire_exclusion(turn, job),
+        }
     }
 
     fn found(&mut self, turn: &mut Turn, signed: Signed) -> Result<Reply, Rejection> {

@@ -9,7 +9,7 @@ use crate::farm::command::{Event, Expiry, Possession, Rejection, Reply, Submitte
 use crate::farm::explain::{Confirmed, Ended, HowBuilt, PolicyEnd};
 use crate::farm::job::{Effort, History, Job, Trail, Wishers};
 use crate::farm::notice::Notice;
-use crate::farm::settle::ERROR_REMEMBERED_FOR;
+use crate::farm::report::ERROR_REMEMBERED_FOR;
 use crate::farm::{Farm, Turn};
 use crate::id::{BuildKey, JobId, PeerKey, RequestId, RequirementId};
 use crate::request::{Address, MAX_TTL, Request, Subscription};

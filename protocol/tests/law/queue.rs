@@ -48,6 +48,30 @@ fn who_comes_late_waits_for_one_round_and_not_for_the_whole_queue() {
 }
 
 #[test]
+fn requesters_take_turns_whatever_they_have_queued() {
+    let mut kit = Kit::new();
+    let mut owner = std::collections::BTreeMap::new();
+    for by in 1..=5u8 {
+        for option in 0..i64::from(by) * 4 {
+            let job = kit.submit(&Ask::by(by).option(i64::from(by) * 100 + option));
+            owner.insert(job.0, by);
+        }
+    }
+    let order: Vec<_> = drain(&mut kit).into_iter().map(|job| owner[&job]).collect();
+    let (mut rest, mut left) = (order.as_slice(), 5);
+    // Everybody has four jobs, four of them eight, and so on: each round serves each that is left once.
+    for by in 1..=5 {
+        for _ in 0..4 {
+            let (round, later) = rest.split_at(left);
+            assert_eq!(round.iter().copied().collect::<BTreeSet<_>>(), (by..=5).collect());
+            rest = later;
+        }
+        left -= 1;
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
 fn cancelled_jobs_are_not_charged() {
     let mut kit = Kit::new();
     for option in 0..5 {

@@ -13,6 +13,7 @@ use protocol::report::Holding;
 use protocol::request::{Demand, MAX_TTL, Subscription};
 use protocol::signed::Signed;
 use protocol::time::Span;
+use std::collections::BTreeSet;
 
 fn submitted(submitted: Submitted, events: Vec<Event>) -> Applied {
     Applied { reply: Ok(Reply::Submitted(submitted)), events }
@@ -61,7 +62,8 @@ fn asking_again_adds_addresses_and_loses_nobody() {
     kit.submit(&ask);
     assert_eq!(kit.apply(again.command()), submitted(attached(2, JobState::Queued), vec![]));
     kit.build(&ask, JobId(2), 10, "lua");
-    assert_eq!(kit.farm.pending_notices().map(|notice| notice.address.clone()).count(), 2);
+    let told: BTreeSet<_> = kit.farm.pending_notices().map(|notice| notice.address.clone()).collect();
+    assert_eq!(told, [address("one"), address("two")].into());
 
     let late = Ask::by(1).mail(&["three", "one"]);
     let told = vec![Event::Notice { notice: notice(&ask, "three") }];
