@@ -70,14 +70,7 @@ pub(super) struct Behaviour {
 impl Behaviour {
     /// Streams of `protocol`; one peer may hold `per_peer` of them open here.
     pub(super) fn new(protocol: StreamProtocol, per_peer: usize) -> Self {
-        Self {
-            protocol,
-            per_peer,
-            events: VecDeque::new(),
-            opening: HashMap::new(),
-            shares: HashMap::new(),
-            next: 0,
-        }
+        Self { protocol, per_peer, events: VecDeque::new(), opening: HashMap::new(), shares: HashMap::new(), next: 0 }
     }
 
     /// Opens a stream on this connection; exactly one [`Event::Opened`] or [`Event::Failed`] with this id follows.
@@ -166,12 +159,7 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
         match event {
             Done::Opened(id, stream) => {
                 self.settle(connection, id);

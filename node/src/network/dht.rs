@@ -8,8 +8,8 @@
 pub(super) mod store;
 
 use super::config::Dht;
-use super::redial::spread;
 use super::identity;
+use super::redial::spread;
 use libp2p::kad::{self, GetProvidersOk, ProgressStep, QueryId, QueryResult, RecordKey};
 use libp2p::{PeerId, StreamProtocol};
 use protocol::id::{BuildKey, PeerKey};
@@ -99,13 +99,7 @@ impl Records {
     }
 
     /// Looks for providers; each is sent once, as soon as it is heard of, and the channel closes when the search ends.
-    pub(super) fn find(
-        &mut self,
-        kad: &mut Behaviour,
-        key: BuildKey,
-        found: mpsc::Sender<PeerKey>,
-        now: Instant,
-    ) {
+    pub(super) fn find(&mut self, kad: &mut Behaviour, key: BuildKey, found: mpsc::Sender<PeerKey>, now: Instant) {
         if self.searches.len() + self.early.len() >= MAX_SEARCHES {
             tracing::warn!(%key, MAX_SEARCHES, "too many searches at a time; this one finds nothing");
         } else if self.servers.is_empty() {
@@ -139,7 +133,8 @@ impl Records {
             }
         }
         let has_server = !self.servers.is_empty();
-        for (_, key, found) in self.early.extract_if(.., |(until, ..)| has_server || *until <= now).collect::<Vec<_>>() {
+        for (_, key, found) in self.early.extract_if(.., |(until, ..)| has_server || *until <= now).collect::<Vec<_>>()
+        {
             self.search(kad, key, found);
         }
         self.searches.retain(|query, search| {

@@ -278,7 +278,8 @@ impl Driver {
                 self.tell_addresses(now);
             }
             Command::Peers(reply) => {
-                let contacts = self.peers.greeted().map(|(key, hello)| Contact { key, addresses: hello.addresses.clone() });
+                let contacts =
+                    self.peers.greeted().map(|(key, hello)| Contact { key, addresses: hello.addresses.clone() });
                 // Whoever dropped the receiver waits no more.
                 drop(reply.send(contacts.collect()));
             }

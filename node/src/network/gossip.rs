@@ -13,6 +13,7 @@ use libp2p::gossipsub::{
     PeerScoreThresholds, PublishError, TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
 };
 use protocol::digest::Hasher;
+use protocol::gossip::MAX_GOSSIP_BYTES;
 use protocol::id::FarmId;
 use protocol::signed::{Kind, Signed};
 use std::collections::{HashSet, VecDeque};
@@ -46,7 +47,8 @@ pub(super) fn topic(farm: FarmId, kind: Kind) -> Option<IdentTopic> {
 /// Gossipsub as this farm uses it, subscribed to its topics.
 pub(super) fn behaviour(farm: FarmId) -> Result<Behaviour, StartError> {
     let setup = |error: String| StartError::Setup(error);
-    let topics: Vec<_> = [Kind::CapabilityNews, Kind::RequestNews].iter().filter_map(|kind| topic(farm, *kind)).collect();
+    let topics: Vec<_> =
+        [Kind::CapabilityNews, Kind::RequestNews].iter().filter_map(|kind| topic(farm, *kind)).collect();
     let config = ConfigBuilder::default()
         .max_transmit_size(MAX_TRANSMIT_BYTES)
         .duplicate_cache_time(COPIES)
@@ -61,9 +63,8 @@ pub(super) fn behaviour(farm: FarmId) -> Result<Behaviour, StartError> {
         max_subscriptions_per_request: 2 * hashes.len(),
         filter: WhitelistSubscriptionFilter(hashes),
     };
-    let mut gossip =
-        gossipsub::Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
-            .map_err(|error| setup(error.to_owned()))?;
+    let mut gossip = gossipsub::Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
+        .map_err(|error| setup(error.to_owned()))?;
     gossip.with_peer_score(scoring(&topics), thresholds()).map_err(setup)?;
     for topic in &topics {
         gossip.subscribe(topic).map_err(|error| setup(error.to_string()))?;
@@ -118,10 +119,15 @@ pub(super) struct Unsaid(VecDeque<(Instant, IdentTopic, Vec<u8>)>);
 impl Unsaid {
     /// Whispers a word, or keeps it until somebody listens.
     pub(super) fn whisper(&mut self, gossip: &mut Behaviour, farm: FarmId, word: &Signed, now: Instant) {
-        match topic(farm, word.kind) {
-            Some(topic) => self.say(gossip, topic, protocol::codec::encode(word), now + UNSAID_FOR),
-            None => tracing::warn!(kind = ?word.kind, "not a word for gossip"),
+        let Some(topic) = topic(farm, word.kind) else {
+            return tracing::warn!(kind = ?word.kind, "not a word for gossip");
+        };
+        let bytes = protocol::codec::encode(word);
+        if bytes.len() > MAX_GOSSIP_BYTES {
+            // Every neighbour would refuse it, and hold it against us.
+            return tracing::warn!(kind = ?word.kind, bytes = bytes.len(), MAX_GOSSIP_BYTES, "too long for gossip");
         }
+        self.say(gossip, topic, bytes, now + UNSAID_FOR);
     }
 
     /// Somebody listens now: says what was kept.

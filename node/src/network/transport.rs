@@ -63,9 +63,7 @@ fn tcp(pair: &Keypair) -> Result<Connections, StartError> {
 fn quic(pair: &Keypair) -> Connections {
     let mut config = quic::Config::new(pair);
     config.max_concurrent_stream_limit = STREAMS;
-    quic::tokio::Transport::new(config)
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed()
+    quic::tokio::Transport::new(config).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).boxed()
 }
 
 /// Offers both ways to secure a connection and takes the first that both sides know.

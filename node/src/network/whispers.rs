@@ -3,8 +3,8 @@
 use super::driver::Driver;
 use super::gossip::validator::{Judgement, Whisper};
 use super::{dht, gossip, identity};
-use libp2p::gossipsub::{self, MessageAcceptance, MessageId};
 use libp2p::core::Endpoint;
+use libp2p::gossipsub::{self, MessageAcceptance, MessageId};
 use libp2p::kad::store::RecordStore as _;
 use libp2p::swarm::{ConnectionId, NetworkBehaviour as _};
 use libp2p::{PeerId, kad};
@@ -84,7 +84,8 @@ impl Driver {
         let target = kad::KBucketKey::new(dht::record_key(build_key));
         let closest: Vec<PeerId> = kad.get_closest_local_peers(&target).map(|key| *key.preimage()).collect();
         for peer in closest {
-            let greeted = identity::peer_key(&peer).and_then(|key| self.peers.get(&key)).is_some_and(|p| p.is_greeted());
+            let greeted =
+                identity::peer_key(&peer).and_then(|key| self.peers.get(&key)).is_some_and(|p| p.is_greeted());
             if greeted {
                 // A hint, like the record: nobody waits for the answer.
                 self.swarm.behaviour_mut().control.send_request(&peer, Control::Evicted { build_key });

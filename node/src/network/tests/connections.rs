@@ -81,7 +81,10 @@ async fn somebody_else_at_the_address_is_not_the_peer() {
 async fn an_unknown_peer_is_unreachable_at_once() {
     let client = Node::start(command(2));
     let called = soon(client.network.call(secret(7).public(), Control::Farm)).await;
-    assert!(matches!(&called, Err(CallError::Unreachable { reason, .. }) if reason.contains("no address")), "{called:?}");
+    assert!(
+        matches!(&called, Err(CallError::Unreachable { reason, .. }) if reason.contains("no address")),
+        "{called:?}"
+    );
 }
 
 #[tokio::test]

@@ -63,7 +63,8 @@ impl Liar {
             let topics = [Kind::CapabilityNews, Kind::RequestNews];
             let mut listening = 0;
             while listening < topics.len() {
-                if let SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }) = self.swarm.select_next_some().await {
+                if let SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }) = self.swarm.select_next_some().await
+                {
                     listening += 1;
                 }
             }
