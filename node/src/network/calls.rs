@@ -19,6 +19,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+/// Calls of one peer that may be in the hands of our rooms; more are refused, so that one peer cannot fill an inbox.
+const MAX_ANSWERING_PER_PEER: usize = 128;
 /// Bytes in flight on a stream to ourselves.
 const PIPE_BYTES: usize = 256 << 10;
 
@@ -109,7 +111,15 @@ pub(super) struct Exchanges {
     pub(super) park: Asked<Answer>,
     pub(super) raft: Asked<Vec<u8>>,
     answering: FuturesUnordered<Abortable<BoxFuture<'static, Answered>>>,
-    aborts: HashMap<(Line, InboundRequestId), AbortHandle>,
+    underway: HashMap<(Line, InboundRequestId), Underway>,
+    per_peer: HashMap<PeerKey, usize>,
+}
+
+/// A call of a peer that a room has in its hands.
+#[derive(Debug)]
+struct Underway {
+    caller: PeerKey,
+    abort: AbortHandle,
 }
 
 impl Exchanges {
@@ -129,10 +139,22 @@ impl Exchanges {
         self.raft.expire(now);
     }
 
-    fn answer_later(&mut self, line: Line, id: InboundRequestId, answer: BoxFuture<'static, Answered>) {
+    /// Whether this peer may have another call in our hands.
+    fn has_room(&self, caller: &PeerKey) -> bool {
+        self.per_peer.get(caller).is_none_or(|count| *count < MAX_ANSWERING_PER_PEER)
+    }
+
+    fn answer_later(
+        &mut self,
+        caller: PeerKey,
+        line: Line,
+        id: InboundRequestId,
+        answer: impl Future<Output = Answered> + Send + 'static,
+    ) {
         let (abort, registration) = AbortHandle::new_pair();
-        self.aborts.insert((line, id), abort);
-        self.answering.push(Abortable::new(answer, registration));
+        self.underway.insert((line, id), Underway { caller, abort });
+        *self.per_peer.entry(caller).or_default() += 1;
+        self.answering.push(Abortable::new(answer.boxed(), registration));
     }
 
     fn answer_ourselves(&mut self, answer: BoxFuture<'static, Answered>) {
@@ -140,10 +162,15 @@ impl Exchanges {
         self.answering.push(Abortable::new(answer, registration));
     }
 
-    /// Nobody waits for this answer any more.
-    fn give_up(&mut self, line: Line, id: InboundRequestId) {
-        if let Some(abort) = self.aborts.remove(&(line, id)) {
-            abort.abort();
+    /// The call is over: it was answered, or nobody waits for the answer any more.
+    fn conclude(&mut self, line: Line, id: InboundRequestId) {
+        let Some(Underway { caller, abort }) = self.underway.remove(&(line, id)) else { return };
+        abort.abort();
+        if let Some(count) = self.per_peer.get_mut(&caller) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_peer.remove(&caller);
+            }
         }
     }
 }
@@ -181,7 +208,7 @@ impl Driver {
                 }
             }
             Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
-                self.exchanges.give_up(Line::Control, request_id);
+                self.exchanges.conclude(Line::Control, request_id);
             }
         }
     }
@@ -200,7 +227,7 @@ impl Driver {
                 self.exchanges.park.fail(request_id, &peer, error);
             }
             Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
-                self.exchanges.give_up(Line::Park, request_id);
+                self.exchanges.conclude(Line::Park, request_id);
             }
         }
     }
@@ -219,7 +246,7 @@ impl Driver {
                 self.exchanges.raft.fail(request_id, &peer, error);
             }
             Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
-                self.exchanges.give_up(Line::Raft, request_id);
+                self.exchanges.conclude(Line::Raft, request_id);
             }
         }
     }
@@ -240,15 +267,18 @@ impl Driver {
     /// Hands what came from a greeted peer to its owner.
     pub(super) fn take_in(&mut self, key: PeerKey, arrival: Arrival) {
         let caller = Caller { peer: key };
+        if !matches!(arrival, Arrival::Bulk(_)) && !self.exchanges.has_room(&key) {
+            return self.refuse(arrival, Refusal::Busy);
+        }
         match arrival {
             Arrival::Control(id, call, channel) => {
                 let (reply, answer) = oneshot::channel();
                 match offer(&self.outlet.control, Incoming { caller, call, reply }) {
                     Ok(()) => {
                         let answered = answer.map(move |answer| Answered::Control(channel, or_busy(answer)));
-                        self.exchanges.answer_later(Line::Control, id, answered.boxed());
+                        self.exchanges.answer_later(key, Line::Control, id, answered);
                     }
-                    Err(refusal) => self.refuse(Arrival::Control(id, Control::Charter, channel), refusal),
+                    Err(refusal) => self.answer_control(channel, Answer::Refused(refusal)),
                 }
             }
             Arrival::Park(id, call, channel) => {
@@ -256,7 +286,7 @@ impl Driver {
                 match offer(&self.outlet.park, Incoming { caller, call, reply }) {
                     Ok(()) => {
                         let answered = answer.map(move |answer| Answered::Park(channel, or_busy(answer)));
-                        self.exchanges.answer_later(Line::Park, id, answered.boxed());
+                        self.exchanges.answer_later(key, Line::Park, id, answered);
                     }
                     Err(refusal) => self.answer_park(channel, Answer::Refused(refusal)),
                 }
@@ -269,7 +299,7 @@ impl Driver {
                 let (reply, answer) = oneshot::channel();
                 if offer(&self.outlet.raft, IncomingRaft { caller, bytes, reply }).is_ok() {
                     let answered = answer.map(move |answer| Answered::Raft(channel, answer.ok()));
-                    self.exchanges.answer_later(Line::Raft, id, answered.boxed());
+                    self.exchanges.answer_later(key, Line::Raft, id, answered);
                 }
             }
             Arrival::Bulk(stream) => self.deliver_stream(IncomingBulk { caller, stream: Box::new(stream) }),

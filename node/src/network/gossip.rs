@@ -13,6 +13,7 @@ use libp2p::gossipsub::{
     PeerScoreThresholds, PublishError, TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
 };
 use protocol::digest::Hasher;
+use protocol::gossip::MAX_GOSSIP_BYTES;
 use protocol::id::FarmId;
 use protocol::signed::{Kind, Signed};
 use std::collections::{HashSet, VecDeque};
@@ -118,10 +119,15 @@ pub(super) struct Unsaid(VecDeque<(Instant, IdentTopic, Vec<u8>)>);
 impl Unsaid {
     /// Whispers a word, or keeps it until somebody listens.
     pub(super) fn whisper(&mut self, gossip: &mut Behaviour, farm: FarmId, word: &Signed, now: Instant) {
-        match topic(farm, word.kind) {
-            Some(topic) => self.say(gossip, topic, protocol::codec::encode(word), now + UNSAID_FOR),
-            None => tracing::warn!(kind = ?word.kind, "not a word for gossip"),
+        let Some(topic) = topic(farm, word.kind) else {
+            return tracing::warn!(kind = ?word.kind, "not a word for gossip");
+        };
+        let bytes = protocol::codec::encode(word);
+        if bytes.len() > MAX_GOSSIP_BYTES {
+            // Every neighbour would refuse it, and hold it against us.
+            return tracing::warn!(kind = ?word.kind, bytes = bytes.len(), MAX_GOSSIP_BYTES, "too long for gossip");
         }
+        self.say(gossip, topic, bytes, now + UNSAID_FOR);
     }
 
     /// Somebody listens now: says what was kept.

@@ -16,6 +16,8 @@ use protocol::wire::{Answer, CONTROL_TIMEOUT, Control, Hello, Refusal};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// The longest `Hello` that is remembered: it is kept for as long as the peer is connected.
+const MAX_HELLO_BYTES: usize = 32 << 10;
 /// The longest name of a program.
 const MAX_PROGRAM_BYTES: usize = 64;
 /// How long a refused peer may take to hear so and hang up; closing at once could overtake the answer.
@@ -127,7 +129,10 @@ impl Driver {
         if hello.protocol != self.hello.protocol {
             return Err(Refusal::Version(self.hello.protocol));
         }
-        if hello.addresses.len() > MAX_ADDRESSES || hello.program.len() > MAX_PROGRAM_BYTES {
+        let is_long = hello.addresses.len() > MAX_ADDRESSES
+            || hello.program.len() > MAX_PROGRAM_BYTES
+            || protocol::codec::encode(hello).len() > MAX_HELLO_BYTES;
+        if is_long {
             return Err(Refusal::Invalid("Hello says too much".to_owned()));
         }
         Ok(())

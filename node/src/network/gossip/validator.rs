@@ -225,3 +225,131 @@ fn stamp(signed: &Signed) -> Result<(Timestamp, Span), Fault> {
     };
     Ok((news.issued_at(), ttl))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use protocol::id::BuildKey;
+    use protocol::signed::SecretKey;
+
+    const WALL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn farm() -> FarmId {
+        FarmId(Digest::of(b"farm"))
+    }
+
+    fn author(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&[seed; 32])
+    }
+
+    fn word(n: u32, by: u8, issued_at: Timestamp) -> Signed {
+        let build_key = BuildKey(Digest::of(&n.to_be_bytes()));
+        Signed::new(&RequestNews::Decided { build_key, issued_at }, farm(), &author(by))
+    }
+
+    struct Bench {
+        validator: Validator,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { validator: Validator::new(farm()), start: Instant::now() }
+        }
+
+        /// Judges a word `after` the start, on both clocks.
+        fn judge(&mut self, signed: &Signed, after: Duration) -> Result<(), Fault> {
+            let bytes = codec::encode(signed);
+            self.validator.judge(Kind::RequestNews, &bytes, WALL + after, self.start + after).map(drop)
+        }
+    }
+
+    #[test]
+    fn each_fault_is_named_and_only_dishonest_ones_are_held_against_the_sender() {
+        let mut bench = Bench::new();
+        let mut judge = |kind, bytes: &[u8]| bench.validator.judge(kind, bytes, WALL, bench.start).map(drop);
+        let good = codec::encode(&word(1, 1, WALL));
+        let stale = codec::encode(&word(2, 1, WALL - Duration::from_millis(300_001)));
+        let early = codec::encode(&word(3, 1, WALL + Duration::from_millis(300_001)));
+        let mut forged = word(4, 1, WALL);
+        forged.key = author(2).public();
+        let foreign = Signed { farm: FarmId(Digest::of(b"other")), ..word(5, 1, WALL) };
+
+        assert_eq!(judge(Kind::RequestNews, &good), Ok(()));
+        let faults = [
+            (judge(Kind::RequestNews, &good), Fault::Replay),
+            (judge(Kind::RequestNews, &stale), Fault::Stale),
+            (judge(Kind::RequestNews, &early), Fault::Stale),
+            (judge(Kind::RequestNews, &[0; 1_025]), Fault::TooLong(1_025)),
+            (judge(Kind::RequestNews, &codec::encode(&forged)), Fault::Envelope(OpenError::Signature)),
+            (judge(Kind::RequestNews, &codec::encode(&foreign)), Fault::Envelope(OpenError::Farm)),
+        ];
+        for (result, fault) in faults {
+            assert_eq!(result, Err(fault.clone()));
+            let held_against = !matches!(fault, Fault::Replay | Fault::Stale);
+            assert_eq!(matches!(fault.acceptance(), MessageAcceptance::Reject), held_against, "{fault}");
+        }
+        assert!(matches!(judge(Kind::RequestNews, b"noise"), Err(Fault::Form(_))));
+        let wrong_topic = judge(Kind::CapabilityNews, &good);
+        assert!(matches!(wrong_topic, Err(Fault::Envelope(OpenError::Kind { .. }))), "{wrong_topic:?}");
+    }
+
+    #[test]
+    fn a_word_of_short_life_is_stale_sooner() {
+        let mut bench = Bench::new();
+        let news = RequestNews::Waiting {
+            request: protocol::id::RequestId(Digest::of(b"r")),
+            build_key: BuildKey(Digest::of(b"b")),
+            requirement: protocol::id::RequirementId(Digest::of(b"q")),
+            origin: author(1).public(),
+            issued_at: WALL,
+            ttl: Span::from_secs(10),
+        };
+        let signed = Signed::new(&news, farm(), &author(1));
+        assert_eq!(bench.judge(&signed, Duration::from_secs(11)), Err(Fault::Stale));
+        assert_eq!(bench.judge(&signed, Duration::from_secs(9)), Ok(()));
+    }
+
+    #[test]
+    fn an_author_has_its_share_and_nobody_else_can_use_it_up() {
+        let mut bench = Bench::new();
+        for n in 0..1_000 {
+            let forged = Signed { key: author(1).public(), ..word(n, 2, WALL) };
+            assert_eq!(bench.judge(&forged, Duration::ZERO), Err(Fault::Envelope(OpenError::Signature)));
+        }
+        let passed = (0..100).filter(|n| bench.judge(&word(*n, 1, WALL), Duration::ZERO).is_ok()).count();
+        assert_eq!(passed, BURST as usize);
+        assert_eq!(bench.judge(&word(200, 1, WALL), Duration::ZERO), Err(Fault::Rate));
+        assert_eq!(bench.judge(&word(200, 1, WALL), EVERY), Ok(()));
+        assert_eq!(bench.judge(&word(1, 2, WALL), Duration::ZERO), Ok(()), "another author has its own");
+    }
+
+    #[test]
+    fn a_full_memory_never_lets_a_copy_pass() {
+        let mut bench = Bench::new();
+        let at = |n: u32| Duration::from_secs(2) * n;
+        let words: Vec<_> = (0..140).map(|n| word(n, 1, WALL + at(n))).collect();
+        for (n, signed) in words.iter().enumerate() {
+            assert_eq!(bench.judge(signed, at(n as u32)), Ok(()), "word {n}");
+        }
+        for (n, signed) in words.iter().enumerate() {
+            assert!(bench.judge(signed, at(140)).is_err(), "copy of word {n}");
+        }
+        assert!(bench.validator.authors.values().all(|author| author.words.len() <= MAX_WORDS));
+    }
+
+    #[test]
+    fn the_number_of_authors_is_bounded() {
+        let mut validator = Validator::new(farm());
+        let start = Instant::now();
+        for n in 0..MAX_AUTHORS as u64 + 5 {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            let heard = start + Duration::from_millis(n);
+            validator.remember(PeerKey::from_bytes(key), (WALL, Digest::of(&key)), WALL, heard);
+        }
+        assert_eq!((validator.authors.len(), validator.heard.len()), (MAX_AUTHORS, MAX_AUTHORS));
+        assert!(!validator.authors.contains_key(&PeerKey::from_bytes([0; 32])), "the one silent longest went");
+    }
+}
