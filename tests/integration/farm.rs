@@ -236,3 +236,21 @@ impl Drop for Process {
         }
     }
 }
+
+#[test]
+fn a_process_is_read_signalled_and_ended() {
+    let shell = |script: &str| Process::start(Command::new("sh").args(["-c", script]).stdin(Stdio::null()));
+    let mut polite = shell("trap 'echo bye >&2; exit 7' TERM; echo ready; while :; do sleep 0.05; done");
+    assert_eq!(polite.line("a first line", |line| line.starts_with("re")), "ready");
+    assert_eq!(polite.stop().code(), Some(7));
+    polite.drain();
+    assert_eq!(polite.stderr(), "bye\n");
+
+    let mut stubborn = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    stubborn.line("a first line", |line| line == "ready");
+    stubborn.signal(Signal::TERM);
+    let pid = Pid::from_raw(i32::try_from(stubborn.pid()).unwrap()).unwrap();
+    assert!(stubborn.ended().is_none());
+    drop(stubborn);
+    assert!(rustix::process::test_kill_process(pid).is_err(), "what was dropped is gone");
+}

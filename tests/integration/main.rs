@@ -2,7 +2,7 @@
 //!
 //! [`farm`] starts and ends processes, [`deadline`] waits for conditions, [`smtp`] is a real mail server. What a machine cannot
 //! run is named by [`left_out`], and is a failure where the tests were told that everything is there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod deadline;
 mod farm;

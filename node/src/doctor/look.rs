@@ -148,7 +148,7 @@ fn existing(path: &Path) -> PathBuf {
 
 /// Bytes that this user may still write at `home`, or where it will be made.
 pub(super) fn free_bytes(home: &Path) -> Result<u64, String> {
-    let seen = rustix::fs::statvfs(&existing(home)).map_err(|error| error.to_string())?;
+    let seen = rustix::fs::statvfs(existing(home)).map_err(|error| error.to_string())?;
     Ok(seen.f_bavail.saturating_mul(seen.f_frsize))
 }
 
