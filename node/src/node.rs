@@ -8,48 +8,53 @@
 //! then ends in order: the volunteer hands its leases back, the coordinator stops, the network says goodbye, the ledger closes.
 
 use crate::artifact::Store;
+use crate::artifact::index::Completeness;
 use crate::artifact::store::StoreError;
 use crate::artifact::transfer::{self, Permission};
 use crate::artifact::upload::{Both, Uploads};
 use crate::chance::Chance;
+use crate::client::session::{JoinError, Session};
 use crate::clock::Clock;
-use crate::config::{NodeConfig, Reach};
-use crate::coordinator::ledger::{EVENTS_KEPT, Ledger, LedgerError};
+use crate::config::{CoordinatorConfig, NodeConfig, Reach, VolunteerConfig};
+use crate::coordinator::door::Door;
+use crate::coordinator::ledger::Ledger;
 use crate::coordinator::mailer::{Mailer, MailerError};
-use crate::coordinator::replica::{Beginning, CarryError, OpenError, Replica, ReplicaConfig, Seat};
-use crate::coordinator::wal::WalConfig;
-use crate::coordinator::{Coordinator, Ground, post};
+use crate::coordinator::open::OpenLedgerError;
+use crate::coordinator::replica::Replica;
+use crate::coordinator::{Coordinator, Ground, open, post};
 use crate::coordinators::Coordinators;
+use crate::following::{self, LearnError, Told};
 use crate::founding::{Membership, MembershipError};
 use crate::hearsay::Hearsay;
 use crate::home::{Home, HomeError, HomeLock, KeyName, Serving};
 use crate::network::config::{Dht, NetworkConfig, StartError as NetworkError};
-use crate::network::{self, CallError, Keep, Network, PeerChange};
+use crate::network::{self, IncomingBulk, IncomingRaft, Keep, Network, News};
 use crate::router::{Calls, Router};
+use crate::signpost;
 use crate::volunteer::duty::Volunteer;
 use crate::volunteer::staff::{self, StaffError};
-use futures::FutureExt as _;
 use protocol::charter::{Charter, CharterError};
-use protocol::digest::Digest;
 use protocol::farm::Farm;
-use protocol::farm::command::Command;
-use protocol::id::{FarmId, PeerKey};
+use protocol::id::PeerKey;
+use protocol::platform::Capability;
 use protocol::signed::{SecretKey, Signed};
-use protocol::ticket::{Contact, MAX_PEERS, Ticket};
+use protocol::ticket::{Contact, Ticket};
 use protocol::time::Timestamp;
-use protocol::wire::{Answer, Control, Hello, PROTOCOL_VERSION};
+use protocol::wire::{Hello, PROTOCOL_VERSION};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Memory for the index of a volunteer, and of a coordinator.
 const VOLUNTEER_CACHE_BYTES: u64 = 4 << 20;
 const COORDINATOR_CACHE_BYTES: u64 = 32 << 20;
-/// How often the ticket is written anew from the peers that are here.
-const TICKET_EVERY: Duration = Duration::from_secs(1);
+/// How long the first connection to a peer of the ticket is waited for before that is worth a word.
+const FIRST_CONNECT: Duration = Duration::from_secs(30);
+/// How often the end of the last lease is looked for when shutting down.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long an orderly end may take in all.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// News that a slow volunteer may fall behind.
@@ -74,20 +79,17 @@ pub enum StartError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The ledger cannot be opened.
-    #[error("the farm's log cannot be opened: {0}")]
-    Ledger(#[from] OpenError),
-    /// The farm's first entry was not taken.
-    #[error("the farm cannot be founded: {0}")]
-    Founding(#[from] LedgerError),
-    /// The charter names other coordinators.
-    #[error("the charter does not name this node as a coordinator")]
-    NotACoordinator,
+    #[error(transparent)]
+    Ledger(#[from] OpenLedgerError),
+    /// A coordinator without a charter: this home only ever joined the farm.
+    #[error("this home has no charter that names it as a coordinator")]
+    Charterless,
     /// Mail cannot be sent as configured.
     #[error(transparent)]
     Mail(#[from] MailerError),
-    /// The farm's charter is not known, and nobody who knows it answers.
-    #[error("no peer that knows the farm's charter can be reached")]
-    NoCharter,
+    /// The farm's charter is not known, and cannot be learnt.
+    #[error(transparent)]
+    NoCharter(#[from] LearnError),
     /// The charter is not the farm's.
     #[error(transparent)]
     Charter(#[from] CharterError),
@@ -99,23 +101,40 @@ pub enum StartError {
 /// A daemon that serves.
 #[derive(Debug)]
 pub struct Node {
-    network: Network,
-    farm: FarmId,
-    home: Home,
-    ticket: watch::Receiver<Ticket>,
-    charter: watch::Receiver<Option<Signed>>,
-    door: Option<crate::coordinator::door::Door>,
-    coordinator: Option<Coordinator>,
-    replica: Option<Replica<Farm>>,
+    base: Base,
+    coordinated: Option<Coordinated>,
     volunteer: Option<Volunteer>,
     uploads: Uploads,
-    clock: Clock,
-    tracker: TaskTracker,
-    /// Cancelled to end the volunteer, then everything else.
-    duty: CancellationToken,
-    service: CancellationToken,
+    ticket: watch::Receiver<Ticket>,
+    charter: watch::Receiver<Option<Signed>>,
     _serving: Serving,
     _lock: HomeLock,
+}
+
+/// What every role of a node stands on.
+#[derive(Debug)]
+struct Base {
+    home: Home,
+    secret: SecretKey,
+    membership: Membership,
+    store: Store,
+    network: Network,
+    clock: Clock,
+    chance: Chance,
+    hearsay: Hearsay,
+    tracker: TaskTracker,
+    /// Cancelled to end the volunteer.
+    duty: CancellationToken,
+    /// Cancelled to end everything else.
+    service: CancellationToken,
+}
+
+/// The coordinator's part of a node.
+#[derive(Debug)]
+struct Coordinated {
+    coordinator: Coordinator,
+    replica: Replica<Farm>,
+    mailer: Option<Mailer>,
 }
 
 impl Node {
@@ -127,161 +146,47 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
         let NodeConfig { home, farm: choice, reach, coordinator: coordinating, volunteer: volunteering } = config;
         let lock = home.lock()?;
-        let (clock, chance) = (Clock::system(), Chance::from_os());
         let secret = home.key(KeyName::Node)?;
         let membership = Membership::of(&home, &choice, secret.public())?;
         let cache = if coordinating.is_some() { COORDINATOR_CACHE_BYTES } else { VOLUNTEER_CACHE_BYTES };
         let index = open_index(&home, cache).await?;
         let store = Store::open(&home.folder("store")?, &index).await?;
-        let (duty, service) = (CancellationToken::new(), CancellationToken::new());
-        let tracker = TaskTracker::new();
-        let (leaders, following) = watch::channel(membership.coordinators()?);
-        let (network, inbox) = start_network(&home, &reach, &secret, &membership, following)?;
-        let addresses = network.addresses().await.unwrap_or_default();
-        home.remember_listened(&addresses)?;
-        let hearsay = Hearsay::new(clock.clone());
+        let (leaders, following_leaders) = watch::channel(membership.coordinators()?);
+        let (network, inbox) = start_network(&home, &reach, &secret, &membership, following_leaders)?;
+        home.remember_listened(&network.addresses().await.unwrap_or_default())?;
+        let base = Base::new(home, secret, membership, store, network);
         let (calls, bulk, raft) = Calls::of(inbox);
 
-        let mut replica = None;
-        let mut running = None;
-        let mut mailing = None;
-        if let Some(coordinating) = coordinating {
-            let charter = membership.charter.clone().ok_or(StartError::NoCharter)?;
-            if !Charter::open(&charter, membership.farm)?.is_coordinator(&secret.public()) {
-                return Err(StartError::NotACoordinator);
-            }
-            let opened = open_replica(&home, &index, &network, &clock, &charter).await?;
-            let ledger = Ledger::Replicated(opened.clone());
-            if ledger.read(|farm| farm.charter().is_none()) {
-                ledger.propose(Command::Found { charter }).await?;
-            }
-            tracker.spawn(answer_raft(raft, opened.clone(), service.clone()));
-            mailing = coordinating.mail.map(Mailer::new).transpose()?.map(|mailer| (mailer, ledger.clone()));
-            let ground = Ground {
-                ledger,
-                network: network.clone(),
-                store: store.clone(),
-                farm: membership.farm,
-                secret: secret.clone(),
-                clock: clock.clone(),
-                chance: chance.clone(),
-                hearsay: hearsay.clone(),
-            };
-            running = Some(Coordinator::start(ground, &service));
-            replica = Some(opened);
+        let mut coordinated = None;
+        if let Some(config) = coordinating {
+            coordinated = Some(base.coordinate(&index, raft, config).await?);
         }
-
-        for contact in membership.contacts.iter().filter(|contact| contact.key != secret.public()) {
-            let (network, contact) = (network.clone(), contact.clone());
-            tracker.spawn(async move {
-                if let Err(error) = network.connect(contact, Keep::Connected, Duration::from_secs(30)).await {
-                    tracing::info!(%error, "not connected yet; the network goes on trying");
-                }
-            });
-        }
-        let charter = match &membership.charter {
-            Some(charter) => charter.clone(),
-            None => learn_charter(&network, &membership).await?,
-        };
-        home.remember_charter(&charter)?;
-        let opened = Charter::open(&charter, membership.farm)?;
-        leaders.send_replace(opened.coordinators.clone());
-        let coordinators = Coordinators::new(network.clone(), opened.coordinators);
-        let (charter_teller, charter) = watch::channel(Some(charter));
-        tracker.spawn(follow_charter(
-            network.clone(),
-            membership.farm,
-            home.clone(),
-            coordinators.clone(),
-            (charter_teller, leaders),
-            service.clone(),
-        ));
-
+        base.connect();
+        let (coordinators, charter) = base.follow_charter(leaders).await?;
         let (news, heard) = broadcast::channel(NEWS_KEPT);
         let mut volunteer = None;
-        if let Some(volunteering) = volunteering {
-            let staffed = staff::hire(
-                &home,
-                volunteering,
-                staff::Ground {
-                    network: network.clone(),
-                    store: store.clone(),
-                    coordinators: coordinators.clone(),
-                    farm: membership.farm,
-                    secret: secret.clone(),
-                    clock: clock.clone(),
-                    chance: chance.clone(),
-                },
-            )
-            .await?;
-            greet(&network, &clock, charter.borrow().as_ref(), Some(&staffed)).await;
-            tracker.spawn(staff::announcer(&staffed).run(duty.clone()));
-            tracker.spawn(staffed.clone().run(heard, duty.clone()));
-            volunteer = Some(staffed);
-        } else {
-            greet(&network, &clock, charter.borrow().as_ref(), None).await;
+        if let Some(config) = volunteering {
+            volunteer = Some(base.volunteer(config, coordinators.clone(), heard).await?);
         }
-
-        let first_ticket = write_ticket(&network, membership.farm, &coordinators, &membership.contacts).await;
-        let (ticket_teller, ticket) = watch::channel(first_ticket);
-        tracker.spawn(keep_ticket(
-            network.clone(),
-            membership.clone(),
-            coordinators.clone(),
-            ticket_teller,
-            service.clone(),
-        ));
-        if let Some((mailer, ledger)) = mailing {
-            let (words, word) = watch::channel(ticket.borrow().to_string());
-            let mut following = ticket.clone();
-            tracker.spawn(post::run(mailer, ledger, clock.clone(), word, service.clone()));
-            tracker.spawn(async move {
-                while following.changed().await.is_ok() {
-                    words.send_replace(following.borrow_and_update().to_string());
-                }
-            });
+        base.greet(charter.borrow().as_ref(), volunteer.as_ref()).await;
+        let ticket = base.keep_ticket(&coordinators).await;
+        if let Some(coordinated) = &mut coordinated {
+            base.send_mail(coordinated, ticket.clone());
         }
-        let door = running.as_ref().map(|running| running.door().clone());
         let router = Router {
-            door: door.clone(),
+            door: coordinated.as_ref().map(|coordinated| coordinated.coordinator.door().clone()),
             volunteer: volunteer.clone(),
-            store: store.clone(),
-            hearsay,
+            store: base.store.clone(),
+            hearsay: base.hearsay.clone(),
             charter: charter.clone(),
             ticket: ticket.clone(),
         };
-        tracker.spawn(router.run(calls, news, service.clone()));
-        let uploads = Uploads::default();
-        let shelf = Arc::new(Both(store.clone(), uploads.clone()));
-        let serving_bulk = transfer::serve(bulk, shelf, Arc::new(|_, _| Permission::Granted));
-        let bulk_ends = service.clone();
-        tracker.spawn(async move {
-            tokio::select! {
-                () = bulk_ends.cancelled() => {}
-                () = serving_bulk => {}
-            }
-        });
-        provide_all(&network, &store).await?;
-        let contact = Contact { key: secret.public(), addresses: network.addresses().await.unwrap_or_default() };
-        let serving = home.serve_at(membership.farm, contact)?;
-        Ok(Self {
-            network,
-            farm: membership.farm,
-            home,
-            ticket,
-            charter,
-            door,
-            coordinator: running,
-            replica,
-            volunteer,
-            uploads,
-            clock,
-            tracker,
-            duty,
-            service,
-            _serving: serving,
-            _lock: lock,
-        })
+        base.tracker.spawn(router.run(calls, news, base.service.clone()));
+        let uploads = base.serve_blobs(bulk);
+        base.provide_all().await?;
+        let addresses = base.network.addresses().await.unwrap_or_default();
+        let serving = base.home.serve_at(base.membership.farm, Contact { key: base.secret.public(), addresses })?;
+        Ok(Self { base, coordinated, volunteer, uploads, ticket, charter, _serving: serving, _lock: lock })
     }
 
     /// The farm's ticket as this node writes it now.
@@ -293,7 +198,7 @@ impl Node {
     /// This node's network.
     #[must_use]
     pub fn network(&self) -> &Network {
-        &self.network
+        &self.base.network
     }
 
     /// Sources handed over from inside this process.
@@ -304,13 +209,13 @@ impl Node {
 
     /// The coordinator's door, if this node is one.
     #[must_use]
-    pub fn door(&self) -> Option<&crate::coordinator::door::Door> {
-        self.door.as_ref()
+    pub fn door(&self) -> Option<&Door> {
+        self.coordinated.as_ref().map(|coordinated| coordinated.coordinator.door())
     }
 
     /// What the volunteer of this node can do, if it is one.
     #[must_use]
-    pub fn capability(&self) -> Option<&protocol::platform::Capability> {
+    pub fn capability(&self) -> Option<&Capability> {
         self.volunteer.as_ref().map(|volunteer| &volunteer.capability)
     }
 
@@ -318,12 +223,12 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`crate::client::session::JoinError`].
-    pub fn session(&self) -> Result<crate::client::session::Session, crate::client::session::JoinError> {
-        use crate::client::session::{JoinError, Session};
-        let secret = self.home.key(KeyName::Requester)?;
+    /// [`JoinError`].
+    pub fn session(&self) -> Result<Session, JoinError> {
+        let secret = self.base.home.key(KeyName::Requester)?;
         let charter = self.charter.borrow().clone().ok_or(JoinError::NoCharter)?;
-        Session::with_charter(self.network.clone(), self.farm, charter, secret, self.clock.clone())
+        let Base { network, membership, clock, .. } = &self.base;
+        Session::with_charter(network.clone(), membership.farm, charter, secret, clock.clone())
     }
 
     /// Serves until `stop` is cancelled, then ends in order.
@@ -334,21 +239,21 @@ impl Node {
 
     /// Ends in order, within a bound.
     pub async fn end(self) {
-        self.duty.cancel();
+        self.base.duty.cancel();
         let ending = async {
             // The volunteer hands its leases back while coordinator and network still serve.
             while self.volunteer.as_ref().is_some_and(|volunteer| !volunteer.running.leases().is_empty()) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
-            self.service.cancel();
-            if let Some(coordinator) = &self.coordinator {
-                coordinator.ended().await;
+            self.base.service.cancel();
+            if let Some(coordinated) = &self.coordinated {
+                coordinated.coordinator.ended().await;
             }
-            self.tracker.close();
-            self.tracker.wait().await;
-            self.network.shut_down().await;
-            if let Some(replica) = &self.replica
-                && let Err(error) = replica.close().await
+            self.base.tracker.close();
+            self.base.tracker.wait().await;
+            self.base.network.shut_down().await;
+            if let Some(coordinated) = &self.coordinated
+                && let Err(error) = coordinated.replica.close().await
             {
                 tracing::warn!(%error, "the farm's log was not closed in order");
             }
@@ -356,6 +261,155 @@ impl Node {
         if tokio::time::timeout(END_WITHIN, ending).await.is_err() {
             tracing::warn!("not everything ended in time");
         }
+    }
+}
+
+impl Base {
+    fn new(home: Home, secret: SecretKey, membership: Membership, store: Store, network: Network) -> Self {
+        let clock = Clock::system();
+        Self {
+            home,
+            secret,
+            membership,
+            store,
+            network,
+            hearsay: Hearsay::new(clock.clone()),
+            clock,
+            chance: Chance::from_os(),
+            tracker: TaskTracker::new(),
+            duty: CancellationToken::new(),
+            service: CancellationToken::new(),
+        }
+    }
+
+    async fn coordinate(
+        &self,
+        index: &sled::Db,
+        raft: mpsc::Receiver<IncomingRaft>,
+        config: CoordinatorConfig,
+    ) -> Result<Coordinated, StartError> {
+        let charter = self.membership.charter.as_ref().ok_or(StartError::Charterless)?;
+        let mailer = config.mail.map(Mailer::new).transpose()?;
+        let replica = open::open(&self.home, index, &self.network, &self.clock, charter).await?;
+        self.tracker.spawn(open::answer(raft, replica.clone(), self.service.clone()));
+        let ground = Ground {
+            ledger: Ledger::Replicated(replica.clone()),
+            network: self.network.clone(),
+            store: self.store.clone(),
+            farm: self.membership.farm,
+            secret: self.secret.clone(),
+            clock: self.clock.clone(),
+            chance: self.chance.clone(),
+            hearsay: self.hearsay.clone(),
+        };
+        Ok(Coordinated { coordinator: Coordinator::start(ground, &self.service), replica, mailer })
+    }
+
+    /// Connects to everybody the ticket names; the network goes on trying.
+    fn connect(&self) {
+        for contact in self.membership.contacts.iter().filter(|contact| contact.key != self.secret.public()) {
+            let (network, contact) = (self.network.clone(), contact.clone());
+            self.tracker.spawn(async move {
+                if let Err(error) = network.connect(contact, Keep::Connected, FIRST_CONNECT).await {
+                    tracing::info!(%error, "not connected yet; the network goes on trying");
+                }
+            });
+        }
+    }
+
+    /// Learns the charter where it is not known, remembers it, and follows it from now on.
+    async fn follow_charter(
+        &self,
+        leaders: watch::Sender<BTreeSet<PeerKey>>,
+    ) -> Result<(Coordinators, watch::Receiver<Option<Signed>>), StartError> {
+        let signed = match &self.membership.charter {
+            Some(charter) => charter.clone(),
+            None => following::learn(&self.network, &self.membership).await?,
+        };
+        self.home.remember_charter(&signed)?;
+        let charter = Charter::open(&signed, self.membership.farm)?;
+        leaders.send_replace(charter.coordinators.clone());
+        let coordinators = Coordinators::new(self.network.clone(), charter.coordinators);
+        let (teller, watching) = watch::channel(Some(signed));
+        let told = Told { home: self.home.clone(), coordinators: coordinators.clone(), charter: teller, leaders };
+        let following = following::follow(self.network.clone(), self.membership.farm, told, self.service.clone());
+        self.tracker.spawn(following);
+        Ok((coordinators, watching))
+    }
+
+    async fn volunteer(
+        &self,
+        config: VolunteerConfig,
+        coordinators: Coordinators,
+        news: broadcast::Receiver<News>,
+    ) -> Result<Volunteer, StartError> {
+        let ground = staff::Ground {
+            network: self.network.clone(),
+            store: self.store.clone(),
+            coordinators,
+            farm: self.membership.farm,
+            secret: self.secret.clone(),
+            clock: self.clock.clone(),
+            chance: self.chance.clone(),
+        };
+        let volunteer = staff::hire(&self.home, config, ground).await?;
+        self.tracker.spawn(staff::announcer(&volunteer).run(self.duty.clone()));
+        self.tracker.spawn(volunteer.clone().run(news, self.duty.clone()));
+        Ok(volunteer)
+    }
+
+    /// Says from now on what this node is.
+    async fn greet(&self, charter: Option<&Signed>, volunteer: Option<&Volunteer>) {
+        let hello = Hello { clock: self.clock.now(), ..hello(charter, volunteer) };
+        // A closed network means that the node is ending.
+        let _closed = self.network.greet_with(hello).await;
+    }
+
+    async fn keep_ticket(&self, coordinators: &Coordinators) -> watch::Receiver<Ticket> {
+        let Membership { farm, contacts, .. } = &self.membership;
+        let first = signpost::write(&self.network, *farm, coordinators, contacts).await;
+        let (teller, ticket) = watch::channel(first);
+        let keeping = signpost::keep(
+            self.network.clone(),
+            self.membership.clone(),
+            coordinators.clone(),
+            teller,
+            self.service.clone(),
+        );
+        self.tracker.spawn(keeping);
+        ticket
+    }
+
+    fn send_mail(&self, coordinated: &mut Coordinated, ticket: watch::Receiver<Ticket>) {
+        let Some(mailer) = coordinated.mailer.take() else { return };
+        let ledger = Ledger::Replicated(coordinated.replica.clone());
+        self.tracker.spawn(post::run(mailer, ledger, self.clock.clone(), ticket, self.service.clone()));
+    }
+
+    fn serve_blobs(&self, bulk: mpsc::Receiver<IncomingBulk>) -> Uploads {
+        let uploads = Uploads::default();
+        let shelf = Arc::new(Both(self.store.clone(), uploads.clone()));
+        let serving = transfer::serve(bulk, shelf, Arc::new(|_, _| Permission::Granted));
+        let service = self.service.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                () = service.cancelled() => {}
+                () = serving => {}
+            }
+        });
+        uploads
+    }
+
+    /// Says in the DHT what this node holds of judged builds.
+    async fn provide_all(&self) -> Result<(), StartError> {
+        for build in self.store.builds().await? {
+            let complete = build.completeness == Completeness::Complete;
+            if complete && self.network.provide(build.build_key).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -430,134 +484,6 @@ fn ports_taken_before(listened: &[String]) -> Option<Vec<String>> {
     Some(vec![format!("/ip4/0.0.0.0/tcp/{tcp}"), format!("/ip4/0.0.0.0/udp/{quic}/quic-v1")])
 }
 
-async fn open_replica(
-    home: &Home,
-    index: &sled::Db,
-    network: &Network,
-    clock: &Clock,
-    charter: &Signed,
-) -> Result<Replica<Farm>, StartError> {
-    let coordinators: Vec<PeerKey> = Charter::open(charter, charter.farm)?.coordinators.into_iter().collect();
-    let local = network.local();
-    let carrying = network.clone();
-    let config = ReplicaConfig {
-        folder: home.folder("raft")?,
-        records: index.open_tree("raft")?,
-        id: raft_id(&local),
-        seat: Seat { peer_id: local.to_string() },
-        beginning: if coordinators.first() == Some(&local) { Beginning::Alone } else { Beginning::Invited },
-        clock: clock.clone(),
-        carry: Arc::new(move |_, seat: Seat, bytes, within| {
-            let network = carrying.clone();
-            async move {
-                let peer: Digest = seat.peer_id.parse().map_err(|_| CarryError::Unreachable(seat.peer_id.clone()))?;
-                let peer = PeerKey::from_bytes(*peer.as_bytes());
-                match tokio::time::timeout(within, network.raft(peer, bytes)).await {
-                    Ok(Ok(answer)) => Ok(answer),
-                    Ok(Err(CallError::Timeout(_))) | Err(_) => Err(CarryError::Timeout),
-                    Ok(Err(error @ CallError::Unreachable { .. })) => Err(CarryError::Unreachable(error.to_string())),
-                    Ok(Err(error)) => Err(CarryError::Broken(error.to_string())),
-                }
-            }
-            .boxed()
-        }),
-        events_kept: EVENTS_KEPT,
-        wal: WalConfig::default(),
-    };
-    Ok(Replica::open(config).await?)
-}
-
-/// A coordinator's number in its group: the first eight bytes of its key.
-fn raft_id(key: &PeerKey) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&key.as_bytes()[..8]);
-    u64::from_be_bytes(first)
-}
-
-async fn answer_raft(
-    mut raft: tokio::sync::mpsc::Receiver<network::IncomingRaft>,
-    replica: Replica<Farm>,
-    stop: CancellationToken,
-) {
-    loop {
-        let incoming = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            incoming = raft.recv() => incoming,
-        };
-        let Some(network::IncomingRaft { bytes, reply, .. }) = incoming else { return };
-        let replica = replica.clone();
-        tokio::spawn(async move {
-            match replica.answer(&bytes).await {
-                // The caller may have given up meanwhile.
-                Ok(answer) => drop(reply.send(answer)),
-                Err(error) => tracing::debug!(%error, "a call of another coordinator was not answered"),
-            }
-        });
-    }
-}
-
-async fn learn_charter(network: &Network, membership: &Membership) -> Result<Signed, StartError> {
-    let until = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        for contact in &membership.contacts {
-            if let Ok(Answer::Charter(Some(signed))) = network.call(contact.key, Control::Charter).await {
-                Charter::open(&signed, membership.farm)?;
-                return Ok(signed);
-            }
-        }
-        if tokio::time::Instant::now() >= until {
-            return Err(StartError::NoCharter);
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-}
-
-/// Follows the farm to a newer charter when a peer says that there is one.
-async fn follow_charter(
-    network: Network,
-    farm: FarmId,
-    home: Home,
-    coordinators: Coordinators,
-    (teller, leaders): (watch::Sender<Option<Signed>>, watch::Sender<BTreeSet<PeerKey>>),
-    stop: CancellationToken,
-) {
-    let mut changes = network.changes();
-    loop {
-        let change = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            change = changes.recv() => change,
-        };
-        let (peer, version) = match change {
-            Ok(PeerChange::Greeted { peer, hello }) => match hello.charter {
-                Some((version, _)) => (peer, version),
-                None => continue,
-            },
-            Ok(PeerChange::Closed { .. }) | Err(broadcast::error::RecvError::Lagged(_)) => continue,
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        let known =
-            teller.borrow().as_ref().and_then(|signed| Charter::open(signed, farm).ok()).map_or(0, |c| c.version);
-        if version <= known {
-            continue;
-        }
-        let Ok(Answer::Charter(Some(signed))) = network.call(peer, Control::Charter).await else { continue };
-        match Charter::open(&signed, farm) {
-            Ok(charter) if charter.version > known => {
-                if let Err(error) = home.remember_charter(&signed) {
-                    tracing::warn!(%error, "a newer charter cannot be remembered");
-                }
-                coordinators.replace(charter.coordinators.clone());
-                leaders.send_replace(charter.coordinators);
-                teller.send_replace(Some(signed));
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(peer = %peer.short(), %error, "a charter that does not hold"),
-        }
-    }
-}
-
 fn hello(charter: Option<&Signed>, volunteer: Option<&Volunteer>) -> Hello {
     let version = charter.and_then(|signed| Some((signed.payload_unchecked::<Charter>().ok()?.version, signed.id())));
     Hello {
@@ -569,65 +495,4 @@ fn hello(charter: Option<&Signed>, volunteer: Option<&Volunteer>) -> Hello {
         capability: volunteer.map(|volunteer| volunteer.capability.clone()),
         addresses: Vec::new(),
     }
-}
-
-async fn greet(network: &Network, clock: &Clock, charter: Option<&Signed>, volunteer: Option<&Volunteer>) {
-    let hello = Hello { clock: clock.now(), ..hello(charter, volunteer) };
-    // A closed network means that the node is ending.
-    let _closed = network.greet_with(hello).await;
-}
-
-async fn write_ticket(network: &Network, farm: FarmId, coordinators: &Coordinators, known: &[Contact]) -> Ticket {
-    let mut contacts = network.peers().await.unwrap_or_default();
-    contacts.push(Contact { key: network.local(), addresses: network.addresses().await.unwrap_or_default() });
-    for contact in known {
-        if !contacts.iter().any(|here| here.key == contact.key) {
-            contacts.push(contact.clone());
-        }
-    }
-    contacts.retain(|contact| !contact.addresses.is_empty());
-    contacts.sort_by_key(|contact| contact.key);
-    for contact in &mut contacts {
-        contact.addresses.truncate(protocol::ticket::MAX_ADDRESSES);
-    }
-    let (mut leading, mut others): (Vec<_>, Vec<_>) =
-        contacts.into_iter().partition(|contact| coordinators.includes(&contact.key));
-    leading.truncate(MAX_PEERS);
-    others.truncate(MAX_PEERS);
-    Ticket { farm, coordinators: leading, peers: others }
-}
-
-async fn keep_ticket(
-    network: Network,
-    membership: Membership,
-    coordinators: Coordinators,
-    teller: watch::Sender<Ticket>,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(TICKET_EVERY) => {}
-        }
-        let ticket = write_ticket(&network, membership.farm, &coordinators, &membership.contacts).await;
-        teller.send_if_modified(|known| {
-            let changed = *known != ticket;
-            if changed {
-                *known = ticket;
-            }
-            changed
-        });
-    }
-}
-
-/// Says in the DHT what this node holds of judged builds.
-async fn provide_all(network: &Network, store: &Store) -> Result<(), StartError> {
-    use crate::artifact::index::Completeness;
-    for build in store.builds().await? {
-        if build.completeness == Completeness::Complete && network.provide(build.build_key).await.is_err() {
-            break;
-        }
-    }
-    Ok(())
 }

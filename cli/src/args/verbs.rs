@@ -113,6 +113,11 @@ pub(crate) struct PlatformArg {
 }
 
 impl PlatformArg {
+    /// This machine's.
+    pub(crate) fn here() -> Self {
+        Self { os: std::env::consts::OS.to_owned(), arch: std::env::consts::ARCH.to_owned() }
+    }
+
     /// What it asks of a volunteer.
     pub(crate) fn requires(&self) -> [Require; 2] {
         let is = |key: &str, word: &str| Require {
@@ -152,7 +157,7 @@ pub(crate) struct RequestArgs {
     /// Which revision of the source
     #[arg(long, env = "NODE_REVISION", value_name = "REV")]
     pub(crate) revision: Option<String>,
-    /// Build for this platform
+    /// Build for this platform [default: this machine's]
     #[arg(long, env = "NODE_PLATFORM", value_name = "OS/ARCH")]
     pub(crate) platform: Option<PlatformArg>,
     /// Ask more of the volunteer: KEY=V, KEY>=V, tool.NAME, tool.NAME>=VERSION (may be repeated; in the environment one a line)

@@ -168,12 +168,12 @@ pub(super) fn of_start(error: StartError) -> Failure {
             format!("the index in this home cannot be opened: {error}"),
             "move the folder `index` of the home away: it is made anew from the store",
         ),
-        error @ StartError::NoCharter => failure(
+        error @ StartError::NoCharter(_) => failure(
             Exit::Unreachable,
             error.to_string(),
             "look whether a coordinator runs and can be reached at an address of the ticket",
         ),
-        error @ (StartError::NotACoordinator | StartError::Mail(_)) => {
+        error @ (StartError::Charterless | StartError::Mail(_)) => {
             failure(Exit::Usage, error.to_string(), "`node --help` explains the flags")
         }
         error => failure(Exit::Infrastructure, error.to_string(), "`node doctor` looks for the cause"),

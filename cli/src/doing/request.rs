@@ -204,7 +204,8 @@ async fn source_of(source: Option<&SourceArg>) -> Result<Option<Arc<Imported>>, 
 }
 
 fn wish_of(args: &RequestArgs, recipe: Recipe, source: Option<&Imported>) -> Wish {
-    let platform = args.platform.iter().flat_map(crate::args::PlatformArg::requires);
+    // Whoever says nothing wants what runs here.
+    let platform = args.platform.clone().unwrap_or_else(crate::args::PlatformArg::here).requires().into_iter();
     Wish {
         recipe,
         options: args.option.iter().map(|chosen| (chosen.name.to_string(), chosen.value.clone())).collect(),

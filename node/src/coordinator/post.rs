@@ -5,20 +5,23 @@ use super::mailer::letter::{Occasion, Sender};
 use super::mailer::{Law, Mailer, Waiting};
 use super::replica::Told;
 use crate::clock::Clock;
+use crate::signpost::leads_here;
 use protocol::farm::command::Event;
 use protocol::farm::notice::Notice;
 use protocol::report::Fingerprint;
 use protocol::request::Request;
+use protocol::ticket::Ticket;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Sends the farm's mail until `stop` is cancelled. `ticket` is the farm's ticket as it is at the moment.
+/// Sends the farm's mail until `stop` is cancelled. `ticket` is the farm's ticket as it is at the moment, if
+/// others than this machine can use it.
 pub async fn run(
     mailer: Mailer,
     ledger: Ledger,
     clock: Clock,
-    ticket: watch::Receiver<String>,
+    ticket: watch::Receiver<Ticket>,
     stop: CancellationToken,
 ) {
     let wake = Arc::new(Notify::new());
@@ -26,7 +29,10 @@ pub async fn run(
     let law = Law {
         pending: {
             let ledger = ledger.clone();
-            move |now, most| ledger.read(|farm| waiting(farm, now, most))
+            move |now, most| {
+                // Mail is the leader's part.
+                if ledger.leads() { ledger.read(|farm| waiting(farm, now, most)) } else { Waiting::default() }
+            }
         },
         propose: {
             let ledger = ledger.clone();
@@ -55,10 +61,11 @@ async fn wake_on_notices(ledger: Ledger, wake: Arc<Notify>) {
     }
 }
 
-fn sender(ledger: &Ledger, ticket: &watch::Receiver<String>) -> Sender {
+fn sender(ledger: &Ledger, ticket: &watch::Receiver<Ticket>) -> Sender {
     let farm = ledger.read(|farm| farm.charter().map(|(charter, _)| charter.name.clone()));
+    let ticket = Some(ticket.borrow().clone()).filter(leads_here).map(|ticket| ticket.to_string());
     match farm {
-        Some(farm) => Sender { farm, ticket: Some(ticket.borrow().clone()) },
+        Some(farm) => Sender { farm, ticket },
         None => unreachable!("a farm that was never founded has no notices"),
     }
 }

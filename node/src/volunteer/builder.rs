@@ -17,7 +17,7 @@ use super::{
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
 use crate::artifact::gather;
-use crate::artifact::import;
+use crate::artifact::import::{self, ImportError};
 use crate::artifact::transfer::TransferError;
 use crate::artifact::{Batch, ChunkSource, Store, StoreError};
 use crate::catalogue;
@@ -383,9 +383,10 @@ fn judge_step(outcome: StepOutcome, what: &str) -> Result<(), Failure> {
 }
 
 async fn unpack(archive: tempfile::NamedTempFile) -> Result<import::Imported, Failure> {
-    import::import_archive(archive.path())
-        .await
-        .map_err(|error| Failure::BuildError(format!("the archive cannot be unpacked: {error}")))
+    import::import_archive(archive.path()).await.map_err(|error| match error {
+        ImportError::Io { .. } => Failure::Infrastructure(format!("the archive cannot be read: {error}")),
+        error => Failure::BuildError(format!("the archive cannot be unpacked: {error}")),
+    })
 }
 
 /// Clears an attempt away; the report need not wait for it, and what stays is swept at the next start.

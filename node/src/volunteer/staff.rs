@@ -3,6 +3,7 @@
 use super::announce::Announcer;
 use super::builder::Builder;
 use super::duty::Volunteer;
+use super::fetch::FetchRules;
 use super::machine::{self, KNOWN_TOOLS, OfferedTool};
 use super::running::Running;
 use super::{
@@ -121,7 +122,7 @@ pub async fn hire(home: &Home, config: VolunteerConfig, ground: Ground) -> Resul
         share,
         capability: capability.clone(),
         work,
-        fetch: config.fetch,
+        fetch: FetchRules { folder: home.folder("fetch")?, ..config.fetch },
     };
     Ok(Volunteer {
         network,

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Absent, BuildUser, CollectLimits, Confinement, Enclosure, Limit, Limits, Outcome, OutputPattern, Sandbox, Setup,
+    Absent, BuildLog, BuildUser, CollectLimits, Confinement, Enclosure, Limits, Outcome, OutputPattern, Sandbox, Setup,
     Step, StepEnd, Tool, Workspace, sweep,
 };
+use protocol::report::Limit;
 
 const ROOMY: Limits = Limits {
     wall: Duration::from_secs(60),
@@ -68,7 +69,8 @@ impl Attempt {
         }
         workspace.hand_over().unwrap();
         let environment = BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "1700000000".to_owned())]);
-        let enclosure = sandbox.enclose(Setup { workspace, tools, limits, environment }).unwrap();
+        let log = BuildLog::new(limits.log_bytes);
+        let enclosure = sandbox.enclose(Setup { workspace, tools, limits, environment, log }).unwrap();
         Self { home, enclosure }
     }
 

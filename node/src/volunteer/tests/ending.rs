@@ -1,6 +1,7 @@
 //! However a build ends, and whoever ends it, nothing of it lives on.
 
 use super::*;
+use crate::volunteer::BuildLog;
 
 #[tokio::test]
 async fn a_daemon_dies_with_its_step() {
@@ -86,7 +87,13 @@ const VICTIM_HOME: &str = "BARNRAISE_TEST_VICTIM_HOME";
 async fn a_victim() {
     let work = Path::new(&std::env::var_os(VICTIM_HOME).unwrap()).join("work");
     let workspace = Workspace::create(&work, "victim", BuildUser::for_slot(9)).unwrap();
-    let setup = Setup { workspace, tools: Vec::new(), limits: ROOMY, environment: BTreeMap::new() };
+    let setup = Setup {
+        workspace,
+        tools: Vec::new(),
+        limits: ROOMY,
+        environment: BTreeMap::new(),
+        log: BuildLog::new(ROOMY.log_bytes),
+    };
     let mut enclosure = sandbox().enclose(setup).unwrap();
     let script = format!("touch up; (trap '' TERM HUP; setsid sleep 100) & sleep 100; : {}", work.display());
     enclosure.run(&step(&["sh", "-c", &script]), &CancellationToken::new()).await;

@@ -1,0 +1,122 @@
+//! Opening the ledger of a coordinator: the replica over its log, joined to the network.
+
+use super::ledger::{EVENTS_KEPT, Ledger, LedgerError};
+use super::replica::{Beginning, CarryError, OpenError, Replica, ReplicaConfig, Seat};
+use super::wal::WalConfig;
+use crate::clock::Clock;
+use crate::home::{Home, HomeError};
+use crate::network::{CallError, IncomingRaft, Network};
+use futures::FutureExt as _;
+use protocol::charter::{Charter, CharterError};
+use protocol::digest::Digest;
+use protocol::farm::Farm;
+use protocol::farm::command::Command;
+use protocol::id::PeerKey;
+use protocol::signed::Signed;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Why a coordinator's ledger is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenLedgerError {
+    /// The home cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The records of snapshots cannot be opened.
+    #[error("the records of snapshots cannot be opened: {0}")]
+    Records(#[from] sled::Error),
+    /// The log cannot be opened.
+    #[error("the farm's log cannot be opened: {0}")]
+    Log(#[from] OpenError),
+    /// The charter is not the farm's.
+    #[error(transparent)]
+    Charter(#[from] CharterError),
+    /// The charter names other coordinators.
+    #[error("the charter does not name this node as a coordinator")]
+    NotACoordinator,
+    /// The farm's first entry was not taken.
+    #[error("the farm cannot be founded: {0}")]
+    Founding(#[from] LedgerError),
+}
+
+/// Opens the replica in this home and founds the farm in it, if it is new.
+///
+/// # Errors
+///
+/// [`OpenLedgerError`].
+pub async fn open(
+    home: &Home,
+    index: &sled::Db,
+    network: &Network,
+    clock: &Clock,
+    charter: &Signed,
+) -> Result<Replica<Farm>, OpenLedgerError> {
+    let coordinators = Charter::open(charter, charter.farm)?.coordinators;
+    let local = network.local();
+    if !coordinators.contains(&local) {
+        return Err(OpenLedgerError::NotACoordinator);
+    }
+    let carrying = network.clone();
+    let config = ReplicaConfig {
+        folder: home.folder("raft")?,
+        records: index.open_tree("raft")?,
+        id: raft_id(&local),
+        seat: Seat { peer_id: local.to_string() },
+        beginning: if coordinators.first() == Some(&local) { Beginning::Alone } else { Beginning::Invited },
+        clock: clock.clone(),
+        carry: Arc::new(move |_, seat: Seat, bytes, within| carry(carrying.clone(), seat, bytes, within).boxed()),
+        events_kept: EVENTS_KEPT,
+        wal: WalConfig::default(),
+    };
+    let replica = Replica::open(config).await?;
+    let ledger = Ledger::Replicated(replica.clone());
+    if ledger.read(|farm| farm.charter().is_none()) {
+        ledger.propose(Command::Found { charter: charter.clone() }).await?;
+    }
+    Ok(replica)
+}
+
+async fn carry(
+    network: Network,
+    seat: Seat,
+    bytes: Vec<u8>,
+    within: std::time::Duration,
+) -> Result<Vec<u8>, CarryError> {
+    // A key prints as a digest does.
+    let peer: Digest = seat.peer_id.parse().map_err(|_| CarryError::Unreachable(seat.peer_id.clone()))?;
+    let peer = PeerKey::from_bytes(*peer.as_bytes());
+    match tokio::time::timeout(within, network.raft(peer, bytes)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(CallError::Timeout(_))) | Err(_) => Err(CarryError::Timeout),
+        Ok(Err(error @ CallError::Unreachable { .. })) => Err(CarryError::Unreachable(error.to_string())),
+        Ok(Err(error)) => Err(CarryError::Broken(error.to_string())),
+    }
+}
+
+/// A coordinator's number in its group: the first eight bytes of its key.
+fn raft_id(key: &PeerKey) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&key.as_bytes()[..8]);
+    u64::from_be_bytes(first)
+}
+
+/// Answers what other coordinators of the group say, until `stop` is cancelled.
+pub async fn answer(mut raft: mpsc::Receiver<IncomingRaft>, replica: Replica<Farm>, stop: CancellationToken) {
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            incoming = raft.recv() => incoming,
+        };
+        let Some(IncomingRaft { bytes, reply, .. }) = incoming else { return };
+        let replica = replica.clone();
+        tokio::spawn(async move {
+            match replica.answer(&bytes).await {
+                // The caller may have given up meanwhile.
+                Ok(answer) => drop(reply.send(answer)),
+                Err(error) => tracing::debug!(%error, "a call of another coordinator was not answered"),
+            }
+        });
+    }
+}
