@@ -150,9 +150,9 @@ impl Driver {
 
     /// `Hello` was exchanged, for the first time or again.
     fn greeted(&mut self, key: PeerKey, hello: Hello) {
-        let reach = self.reach();
-        let said = hello.addresses.iter().filter_map(|text| address::parse(text).ok());
-        self.book.learn(key, said.filter(|address| address::is_credible(address, reach)).collect());
+        let said = hello.addresses.iter().filter_map(|text| address::parse(text).ok()).collect();
+        let credible = self.credible(said);
+        self.book.learn(key, credible);
 
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (since, news) = match &peer.standing {

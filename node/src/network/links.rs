@@ -1,5 +1,6 @@
 //! Connections as they come and go: dialling, redialling, closing, and peers that were discovered.
 
+use super::address::Reach;
 use super::driver::{Driver, reason};
 use super::peers::{Lane, Link, Opener, Standing};
 use super::{CallError, PeerChange, address, behaviour, identity};
@@ -26,11 +27,14 @@ impl Driver {
             .addresses(known)
             .extend_addresses_through_behaviour()
             .build();
-        match self.swarm.dial(options) {
-            // Somebody else in this node is at it already; the outcome is reported all the same.
-            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => self.peers.entry(key).standing = Standing::Dialing,
-            Err(error) => self.not_reached(key, &error),
-        }
+        let connection = options.connection_id();
+        let attempt = match self.swarm.dial(options) {
+            Ok(()) => Some(connection),
+            // Somebody else in this node is at it already.
+            Err(DialError::DialPeerConditionFalse(_)) => None,
+            Err(error) => return self.not_reached(key, &error),
+        };
+        self.peers.entry(key).standing = Standing::Dialing { attempt };
     }
 
     pub(super) fn on_connected(&mut self, id: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
@@ -42,10 +46,10 @@ impl Driver {
         peer.links.push(Link { id: connection, address, opener });
         let is_lane = matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection);
         match (&peer.standing, opener) {
-            (Standing::Apart | Standing::Dialing | Standing::Greeting { asked: None, .. }, Opener::Us) => {
+            (Standing::Apart | Standing::Dialing { .. } | Standing::Greeting { asked: None, .. }, Opener::Us) => {
                 self.ask_hello(key);
             }
-            (Standing::Apart | Standing::Dialing, Opener::Them) => {
+            (Standing::Apart | Standing::Dialing { .. }, Opener::Them) => {
                 peer.standing = Standing::Greeting { asked: None, until: Instant::now() + CONTROL_TIMEOUT };
             }
             _ => {}
@@ -98,8 +102,13 @@ impl Driver {
         tracing::debug!(peer = ?key, %error, "a dial failed");
         if matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection) {
             self.on_lane_failed(key);
-        } else if peer.links.is_empty() {
-            self.not_reached(key, error);
+            return;
+        }
+        match peer.standing {
+            Standing::Dialing { attempt: Some(ours) } if ours == connection => self.not_reached(key, error),
+            // Another's attempt failed at the addresses it knew; the book may know better ones.
+            Standing::Dialing { attempt: None } => self.dial(key),
+            _ => {}
         }
     }
 
@@ -140,7 +149,7 @@ impl Driver {
                 Standing::Greeting { until, .. } | Standing::Leaving { until } if until <= now => late.push(peer.id),
                 // The transport's own deadline is shorter: a dial without errands that is still reported as under way
                 // was somebody else's and is over.
-                Standing::Dialing if peer.errands.is_empty() && !self.swarm.is_connected(&peer.id) => {
+                Standing::Dialing { .. } if peer.errands.is_empty() && !self.swarm.is_connected(&peer.id) => {
                     if let Some(redial) = &mut peer.redial {
                         redial.look_again(now);
                     }
@@ -198,13 +207,13 @@ impl Driver {
 
     /// What of the addresses that a peer told us is worth remembering.
     pub(super) fn credible(&self, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
-        let reach = self.reach();
-        addresses
-            .into_iter()
-            .take(MAX_HEARD)
-            .map(address::without_peer)
-            .filter(|address| address::is_credible(address, reach))
-            .take(MAX_ADDRESSES)
-            .collect()
+        let heard: Vec<_> = addresses.into_iter().take(MAX_HEARD).map(address::without_peer).collect();
+        let within = |reach| {
+            let credible = heard.iter().filter(move |address| address::is_credible(address, reach));
+            credible.take(MAX_ADDRESSES).cloned().collect::<Vec<_>>()
+        };
+        let wide = within(Reach::Wide);
+        // Whoever is to be found elsewhere is not looked for on this machine.
+        if wide.is_empty() { within(self.reach()) } else { wide }
     }
 }

@@ -67,7 +67,10 @@ pub(super) enum Standing {
     /// Not connected.
     Apart,
     /// A connection is being set up.
-    Dialing,
+    Dialing {
+        /// Our own attempt; `None` while the DHT or gossip tries by themselves.
+        attempt: Option<ConnectionId>,
+    },
     /// Connected; `Hello` is under way.
     Greeting {
         /// Our own `Hello`, if we said it first.
