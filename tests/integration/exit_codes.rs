@@ -1,7 +1,8 @@
-//! Every exit code but the interrupted one, by real processes in a farm.
+//! The exit codes, by real processes in a farm. Code 1 is tried in a farm of one, code 5 by the doctor.
 
 use crate::deadline::{BUILD, SOON, wait_for};
 use crate::farm::{Farm, Home, Process};
+use rustix::process::Signal;
 
 /// A coordinator that volunteers with `more` flags, and its ticket.
 fn barn(home: &Home, words: &[&str]) -> (Process, String) {
@@ -46,6 +47,14 @@ fn a_farm_answers_each_end_with_its_code() {
     assert_eq!(asks(&["cancel", &id], 0)["cancelled"], true);
     assert!(asks(&["fetch", &id], 4)["reason"].is_string());
     assert!(asks(&["status", &"0".repeat(64)], 2)["reason"].is_string());
+    // 130: interrupted; the farm goes on with the request, and the way back is named.
+    let words = ["request", "hello", "--require", "tool.nobody-has-it", "--farm", &ticket];
+    let mut asking = Process::start(&mut me.command(words));
+    wait_for("the reason for waiting", SOON, || asking.stderr().contains("needs tool nobody-has-it").then_some(()));
+    asking.signal(Signal::INT);
+    assert_eq!(wait_for("its end", SOON, || asking.ended()).code(), Some(130));
+    wait_for("the way back", SOON, || asking.stderr().contains("`node fetch ").then_some(()));
+    assert_eq!(asks(&["status"], 0)["queued"], 1, "it lives on");
     // The lists know what happened.
     assert_eq!(asks(&["builds"], 0)["builds"][0]["recipe"], "hello");
     assert_eq!(asks(&["volunteers"], 0)["volunteers"][0]["slots"].is_u64(), true);
