@@ -57,7 +57,7 @@ fn a_farm_answers_each_end_with_its_code() {
     assert_eq!(asks(&["status"], 0)["queued"], 1, "it lives on");
     // The lists know what happened.
     assert_eq!(asks(&["builds"], 0)["builds"][0]["recipe"], "hello");
-    assert_eq!(asks(&["volunteers"], 0)["volunteers"][0]["slots"].is_u64(), true);
+    assert!(asks(&["volunteers"], 0)["volunteers"][0]["slots"].is_u64());
     assert_eq!(asks(&["farm", "show"], 0)["ticket"], ticket.as_str());
     // 3: the coordinator is gone.
     assert!(daemon.stop().success());
