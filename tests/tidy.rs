@@ -284,8 +284,12 @@ fn nothing_names_a_place_of_one_machine() {
 #[test]
 fn one_place_prints_and_one_place_is_unsafe() {
     let (mut print, mut unsafe_places) = (Vec::new(), Vec::new());
-    let ours = |path: &Path| MEMBERS.iter().any(|member| path.starts_with(Path::new(member).join("src")));
+    let ours = |path: &Path| {
+        !is_test_code(path) && MEMBERS.iter().any(|member| path.starts_with(Path::new(member).join("src")))
+    };
     for (path, text) in sources().iter().filter(|(path, _)| ours(path)) {
+        // What is below the first mark of a test module says why a test was left out.
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         let allows = |lint: &str| {
             code(text).any(|(_, line)| line.contains(lint) && (line.contains("allow(") || line.contains("expect(")))
         };

@@ -33,8 +33,9 @@ pub(crate) fn run(typed: Vec<OsString>) -> Exit {
 
 fn start_log(output: &Output, shared: &SharedArgs, doing: &Doing) -> Result<(), Failure> {
     let default = match doing {
-        Doing::Serve(..) => "info",
-        Doing::Verb(_) => "warn",
+        // The library of the network warns of much that is none of a person's business.
+        Doing::Serve(..) => "info,libp2p=error",
+        Doing::Verb(_) => "warn,libp2p=error",
     };
     let wrong = |reason| Failure::new(Exit::Usage, Said::with_next(reason, "write `debug`, or `node=trace,warn`"));
     output.start_log(shared.log.as_deref(), default).map_err(wrong)

@@ -8,8 +8,19 @@ mod deadline;
 mod farm;
 mod smtp;
 
+mod alone;
 mod command_line;
+mod exit_codes;
 mod mail_server;
+
+/// Whether this machine can run builds; says so where it cannot.
+fn can_build(what: &str) -> bool {
+    let report = farm::Farm::new().home("doctor").run(&["doctor"], deadline::SOON);
+    if report.code != Some(0) {
+        left_out(what, &report.stderr);
+    }
+    report.code == Some(0)
+}
 
 /// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the
 /// tests use, and then nothing may be left out.

@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use super::verbs::Urgency;
 use super::*;
 
 fn read(line: &str) -> Result<(SharedArgs, Doing), clap::Error> {

@@ -31,11 +31,6 @@ impl Logs {
         self.next
     }
 
-    /// Whether more may come.
-    pub(crate) fn state(&self) -> LogState {
-        self.state
-    }
-
     /// Takes in the next stretch.
     pub(crate) fn take(&mut self, output: &Output, part: &LogPart) -> Result<(), Failure> {
         let safe = self.safe(part);
@@ -90,12 +85,12 @@ mod tests {
     #[test]
     fn stretches_are_put_together_once() {
         let mut logs = Logs::new(RequestId(Digest::of(b"")));
-        assert_eq!(logs.state(), LogState::NotStarted);
+        assert_eq!(logs.state, LogState::NotStarted);
         assert_eq!(logs.safe(&part(0, b"one\n", LogState::Growing)), "one\n");
         assert_eq!(logs.safe(&part(2, b"e\ntwo\n", LogState::Growing)), "two\n");
         assert_eq!(logs.offset(), 8);
         assert_eq!(logs.safe(&part(100, b"end\n", LogState::Complete)), "\n[… 92 bytes left out …]\nend\n");
-        assert_eq!((logs.offset(), logs.state()), (104, LogState::Complete));
+        assert_eq!((logs.offset(), logs.state), (104, LogState::Complete));
         assert_eq!(logs.safe(&part(0, b"old", LogState::Complete)), "", "nothing is shown twice");
         assert_eq!(logs.safe(&part(u64::MAX, b"x", LogState::Growing)).lines().last(), Some("x"));
     }

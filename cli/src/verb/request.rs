@@ -39,7 +39,11 @@ pub(crate) fn delivered(
     elapsed: Duration,
 ) -> Result<Exit, Failure> {
     let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    output.say(&format!("{how} in {}: {} files in {}", sentences::span(elapsed), files.len(), folder.display()));
+    let count = match files.len() {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    };
+    output.say(&format!("{how} in {}: {count} in {}", sentences::span(elapsed), folder.display()));
     output.answer(&paths.join("\n"))?;
     shape.files = Some(files);
     shape.elapsed_ms = Some(millis(elapsed));
