@@ -87,6 +87,45 @@ fn cancelled_jobs_are_not_charged() {
 }
 
 #[test]
+fn cancelled_jobs_are_not_charged_to_who_has_something_else_open() {
+    let mut kit = Kit::new();
+    kit.submit(&Ask::by(1).option(50).priority(Priority::Batch)); // 2
+    for option in 0..5 {
+        kit.submit(&Ask::by(1).option(option));
+        kit.ok(Command::Cancel { request: Ask::by(1).option(option).id(), by: key(1) });
+    }
+    kit.submit(&Ask::by(2).option(10)); // 13
+    kit.submit(&Ask::by(2).option(11)); // 14
+    kit.submit(&Ask::by(1).option(20)); // 15
+    assert_eq!(drain(&mut kit), [13, 15, 14, 2]);
+}
+
+#[test]
+fn a_job_that_changes_its_class_takes_its_turn_there() {
+    let mut kit = Kit::new();
+    for option in 0..3 {
+        kit.submit(&Ask::by(1).option(option)); // 2, 3, 4
+    }
+    let urgent = |by, option| Ask::by(by).option(option).priority(Priority::Urgent);
+    kit.submit(&urgent(2, 10)); // 5
+    kit.submit(&urgent(2, 11)); // 6
+    kit.submit(&urgent(3, 2)); // lifts 4, the third of its requester
+    assert_eq!(drain(&mut kit), [4, 5, 6, 2, 3], "but the first among the urgent ones");
+}
+
+#[test]
+fn what_one_may_not_have_does_not_change_the_order_of_the_rest() {
+    let mut kit = Kit::new();
+    let refused = kit.submit(&Ask::by(1).option(1)); // 2, of one recipe
+    let lease = kit.grant(refused, 10);
+    kit.ok(Command::Refuse { lease, volunteer: key(10), reason: "no".to_owned() });
+    let next = kit.submit(&Ask::by(2).recipe("zstd")); // 5, of another
+    let last = kit.submit(&Ask::by(2).option(2)); // 6, of the first again
+    assert_eq!((next, last), (JobId(5), JobId(6)));
+    assert_eq!((kit.candidate(10), kit.candidate(11)), (Some(next), Some(refused)));
+}
+
+#[test]
 fn an_urgent_wish_lifts_the_job_and_its_end_lowers_it_again() {
     let mut kit = Kit::new();
     kit.submit(&Ask::by(1).option(1)); // 2

@@ -195,6 +195,29 @@ fn a_fresh_wish_is_built_again_even_by_the_same_volunteer() {
 }
 
 #[test]
+fn saying_fresh_again_does_not_set_it_back() {
+    let mut kit = Kit::new();
+    let fresh = Ask::by(1).fresh();
+    let job = kit.submit(&fresh);
+    let lease = kit.grant(job, 10);
+    kit.submit(&fresh);
+    kit.reports(&fresh, lease, 10, built("lua"));
+    assert_eq!(kit.farm.explain(fresh.id(), &[]), Explanation::Keeping);
+}
+
+#[test]
+fn asking_again_with_more_demand_holds_the_answer() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let lease = kit.grant(job, 10);
+    let more = Ask::by(1).agree(2);
+    assert_eq!(more.id(), Ask::by(1).id());
+    kit.submit(&more);
+    kit.reports(&more, lease, 10, built("lua"));
+    assert_eq!(kit.candidate(11), Some(job));
+}
+
+#[test]
 fn reports_that_never_agree_end_it() {
     let mut kit = Kit::new();
     let ask = Ask::by(1).agree(2);
