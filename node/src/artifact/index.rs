@@ -81,6 +81,9 @@ enum Table {
     Memory(Mutex<BTreeMap<[u8; 32], Vec<u8>>>),
 }
 
+/// A key and its encoded record.
+type Row = ([u8; 32], Vec<u8>);
+
 /// Set once a rebuild has run to its end.
 const WHOLE: [u8; 32] = [0; 32];
 
@@ -251,7 +254,7 @@ impl Table {
     }
 
     /// Rows whose key is not 32 bytes long were never written by this program and are passed over.
-    fn rows(&self) -> Result<Vec<([u8; 32], Vec<u8>)>, IndexError> {
+    fn rows(&self) -> Result<Vec<Row>, IndexError> {
         match self {
             Self::Sled(tree) => {
                 let mut rows = Vec::new();

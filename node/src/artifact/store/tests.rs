@@ -436,7 +436,7 @@ async fn what_a_crash_left_torn_never_becomes_a_blob() {
     batch.commit().await.unwrap();
     assert_eq!(store.get(&digests[0]).await.unwrap(), Some(whole));
     assert_eq!(store.get(&digests[1]).await.unwrap(), None);
-    assert_eq!(home.aside(), [PathBuf::new(); 0]);
+    assert_eq!(home.aside(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
@@ -448,7 +448,7 @@ async fn two_batches_of_the_same_blobs_do_not_disturb_each_other() {
     let digests = futures::future::try_join_all(puts).await.unwrap();
     assert_eq!(store.missing(digests[0].clone()).await.unwrap(), []);
     assert_eq!(store.verify().await.unwrap(), Scrub { blobs: 20, bytes: 20_000, ..Scrub::default() });
-    assert_eq!(home.aside(), [PathBuf::new(); 0]);
+    assert_eq!(home.aside(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test(start_paused = true)]
