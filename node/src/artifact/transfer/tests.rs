@@ -428,18 +428,21 @@ async fn a_broken_connection_is_tried_again() {
 #[tokio::test]
 async fn a_fetch_that_is_dropped_closes_its_streams() {
     let (_, manifest) = holder(&[("a", MIB)]).await;
+    let (asked, was_asked) = tokio::sync::oneshot::channel();
     let (closed, was_closed) = tokio::sync::oneshot::channel();
-    let closed = std::sync::Mutex::new(Some(closed));
+    let signals = std::sync::Mutex::new(Some((asked, closed)));
     let watching: Accept = Arc::new(move |mut stream| {
-        let closed = closed.lock().unwrap().take();
+        let (asked, closed) = signals.lock().unwrap().take()?;
         Some(Box::pin(async move {
-            let read = stream.read_to_end(&mut Vec::new()).await;
-            closed.unwrap().send(read).unwrap();
+            asked.send(Ask::read(&mut stream).await.unwrap()).unwrap();
+            closed.send(stream.read_to_end(&mut Vec::new()).await).unwrap();
         }))
     });
     let network = network(vec![(1, watching)]);
-    let fetching = fetch(&network, &manifest, &[1], Sink::Store(Store::in_memory()));
-    assert!(tokio::time::timeout(Duration::from_millis(50), fetching).await.is_err());
+    tokio::select! {
+        ended = fetch(&network, &manifest, &[1], Sink::Store(Store::in_memory())) => panic!("{ended:?}"),
+        asked = was_asked => assert!(asked.unwrap().is_some()),
+    }
     was_closed.await.unwrap().unwrap();
 }
 
