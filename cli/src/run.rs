@@ -34,8 +34,8 @@ pub(crate) fn run(typed: Vec<OsString>) -> Exit {
 fn start_log(output: &Output, shared: &SharedArgs, doing: &Doing) -> Result<(), Failure> {
     let default = match doing {
         // The library of the network warns of much that is none of a person's business.
-        Doing::Serve(..) => "info,libp2p=error",
-        Doing::Verb(_) => "warn,libp2p=error",
+        Doing::Serve(..) => "warn,libp2p=error,node=info",
+        Doing::Verb(_) => "error,node=warn",
     };
     let wrong = |reason| Failure::new(Exit::Usage, Said::with_next(reason, "write `debug`, or `node=trace,warn`"));
     output.start_log(shared.log.as_deref(), default).map_err(wrong)

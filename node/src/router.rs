@@ -1,6 +1,6 @@
 //! Who answers what comes in: one place that knows every role of this node.
 //!
-//! Calls are answered side by side, at most [`AT_ONCE`] at a time; one more is told that the node is busy. What no role of
+//! Calls are answered side by side, a bounded number at a time; one more is told that the node is busy. What no role of
 //! this node answers is refused with the reason.
 
 use crate::artifact::Store;

@@ -95,12 +95,12 @@ impl Ask<'_> {
         drop(progress);
         match got {
             None => Err(self.interrupted(alone, submitted)),
-            Some(Ok(got)) => self.show(got).await,
+            Some(Ok(got)) => self.show(got),
             Some(Err(error)) => Err(self.failed(&error)),
         }
     }
 
-    async fn show(&self, got: Got) -> Result<Exit, Failure> {
+    fn show(&self, got: Got) -> Result<Exit, Failure> {
         let (output, elapsed) = (&self.place.output, self.started.elapsed());
         match got {
             Got::Delivered(delivered) => {

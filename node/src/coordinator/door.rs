@@ -117,7 +117,7 @@ impl Door {
         }
         let subscriptions = match self.open_subscriptions(&checked, subscriptions) {
             Ok(subscriptions) => subscriptions,
-            Err(answer) => return answer,
+            Err(reason) => return invalid(reason),
         };
         let missing = match self.pulls.missing(&checked.request.spec).await {
             Ok(missing) => missing,
@@ -141,18 +141,18 @@ impl Door {
         }
     }
 
-    fn open_subscriptions(&self, checked: &CheckedRequest, signed: &[Signed]) -> Result<Vec<Subscription>, Answer> {
+    fn open_subscriptions(&self, checked: &CheckedRequest, signed: &[Signed]) -> Result<Vec<Subscription>, String> {
         if signed.is_empty() || signed.len() > MAX_ADDRESSES {
-            return Err(invalid(format!("a request has 1 to {MAX_ADDRESSES} subscriptions")));
+            return Err(format!("a request has 1 to {MAX_ADDRESSES} subscriptions"));
         }
         signed
             .iter()
             .map(|signed| {
-                let subscription: Subscription = signed.open(self.farm).map_err(invalid)?;
+                let subscription: Subscription = signed.open(self.farm).map_err(|error| error.to_string())?;
                 if signed.key == checked.requester && subscription.request == checked.id {
                     Ok(subscription)
                 } else {
-                    Err(invalid("a subscription is for another request or by another key"))
+                    Err("a subscription is for another request or by another key".to_owned())
                 }
             })
             .collect()

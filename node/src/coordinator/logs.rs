@@ -1,7 +1,7 @@
 //! Logs for those who follow a build: pulled from the volunteer while it runs, read from the store afterwards.
 //!
 //! However many follow a lease, its log is pulled from the volunteer once: the first follower at an offset pulls, the others
-//! wait for what it gets. What was pulled is remembered up to [`REMEMBERED_BYTES`] a lease, for [`REMEMBERED_LEASES`] leases.
+//! wait for what it gets. What was pulled is remembered within bounds.
 
 use crate::artifact::Store;
 use crate::artifact::gather;

@@ -102,7 +102,7 @@ impl Pulls {
         }
     }
 
-    /// What the farm lacks of recipe and source: digests of blobs, at most [`NAMED_CHUNKS`].
+    /// What the farm lacks of recipe and source: digests of blobs, so many at most as an answer names.
     ///
     /// # Errors
     ///
@@ -143,11 +143,8 @@ impl Pulls {
             let recipe = gather::small_blob(&self.network, spec.recipe.0, vec![from]).await?;
             self.store.put(vec![recipe]).await?;
         }
-        match source_manifest(&spec.source) {
-            Some(manifest) => {
-                gather::tree_into_store(&self.network, &self.store, manifest, vec![from]).await?;
-            }
-            None => {}
+        if let Some(manifest) = source_manifest(&spec.source) {
+            gather::tree_into_store(&self.network, &self.store, manifest, vec![from]).await?;
         }
         Ok(())
     }

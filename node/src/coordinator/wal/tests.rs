@@ -129,8 +129,8 @@ fn what_waits_together_is_synced_once() {
     let home = tempfile::tempdir().unwrap();
     let (wal, _) = Wal::open(home.path(), &LARGE).unwrap();
     // The writer is held inside the first answer while the others queue up.
-    let (hold, held) = std_mpsc::channel::<()>();
-    let (entered, inside) = std_mpsc::channel();
+    let (hold, held) = std_mpsc::sync_channel::<()>(1);
+    let (entered, inside) = std_mpsc::sync_channel(1_024);
     block_on(wal.append(vec![(0, Arc::from([0u8; 8]))], move |_| {
         entered.send(()).unwrap();
         held.recv().unwrap();
@@ -138,7 +138,7 @@ fn what_waits_together_is_synced_once() {
     .unwrap();
     inside.recv().unwrap();
     let before = wal.syncs().count();
-    let (tell, told) = std_mpsc::channel();
+    let (tell, told) = std_mpsc::sync_channel(1_024);
     for at in 1..101 {
         let tell = tell.clone();
         block_on(wal.append(vec![(at, Arc::from([0u8; 8]))], move |result| {
