@@ -51,6 +51,18 @@ pub struct Reach {
 pub struct CoordinatorConfig {
     /// How mail leaves; `None` where none is sent.
     pub mail: Option<MailConfig>,
+    /// Whether the system's clock is believed although it jumped.
+    pub wall_clock: WallClock,
+}
+
+/// Whether the system's clock is believed when it makes no sense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WallClock {
+    /// Not before a peer's clock agrees with it.
+    #[default]
+    Checked,
+    /// The operator says that it is right.
+    Trusted,
 }
 
 /// The volunteer's part.

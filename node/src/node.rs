@@ -9,8 +9,9 @@
 
 use crate::artifact::Store;
 use crate::artifact::index::Completeness;
+use crate::artifact::sharing;
 use crate::artifact::store::StoreError;
-use crate::artifact::transfer::{self, Permission};
+use crate::artifact::transfer;
 use crate::artifact::upload::{Both, Uploads};
 use crate::chance::Chance;
 use crate::client::session::{JoinError, Session};
@@ -173,8 +174,10 @@ impl Node {
         if let Some(coordinated) = &mut coordinated {
             base.send_mail(coordinated, ticket.clone());
         }
+        let door = coordinated.as_ref().map(|coordinated| coordinated.coordinator.door().clone());
+        let uploads = base.serve_blobs(bulk, coordinators.clone(), door.clone()).await?;
         let router = Router {
-            door: coordinated.as_ref().map(|coordinated| coordinated.coordinator.door().clone()),
+            door,
             volunteer: volunteer.clone(),
             store: base.store.clone(),
             hearsay: base.hearsay.clone(),
@@ -182,7 +185,6 @@ impl Node {
             ticket: ticket.clone(),
         };
         base.tracker.spawn(router.run(calls, news, base.service.clone()));
-        let uploads = base.serve_blobs(bulk);
         base.provide_all().await?;
         let addresses = base.network.addresses().await.unwrap_or_default();
         let serving = base.home.serve_at(base.membership.farm, Contact { key: base.secret.public(), addresses })?;
@@ -301,6 +303,7 @@ impl Base {
             clock: self.clock.clone(),
             chance: self.chance.clone(),
             hearsay: self.hearsay.clone(),
+            wall_clock: config.wall_clock,
         };
         Ok(Coordinated { coordinator: Coordinator::start(ground, &self.service), replica, mailer })
     }
@@ -386,10 +389,22 @@ impl Base {
         self.tracker.spawn(post::run(mailer, ledger, self.clock.clone(), ticket, self.service.clone()));
     }
 
-    fn serve_blobs(&self, bulk: mpsc::Receiver<IncomingBulk>) -> Uploads {
+    /// Serves judged artifacts to anybody, and everything else to those who have a part in it.
+    async fn serve_blobs(
+        &self,
+        bulk: mpsc::Receiver<IncomingBulk>,
+        coordinators: Coordinators,
+        door: Option<Door>,
+    ) -> Result<Uploads, StartError> {
+        self.store.share_judged().await?;
         let uploads = Uploads::default();
         let shelf = Arc::new(Both(self.store.clone(), uploads.clone()));
-        let serving = transfer::serve(bulk, shelf, Arc::new(|_, _| Permission::Granted));
+        let (judged, local) = (self.store.shared().clone(), self.network.local());
+        let trusted = move |peer: &PeerKey| {
+            *peer == local || coordinators.includes(peer) || door.as_ref().is_some_and(|door| door.holds_lease(*peer))
+        };
+        let permission = move |peer, digest: &_| sharing::permission(&judged, digest, &peer, &trusted);
+        let serving = transfer::serve(bulk, shelf, Arc::new(permission));
         let service = self.service.clone();
         self.tracker.spawn(async move {
             tokio::select! {
@@ -398,7 +413,7 @@ impl Base {
                 () = serving => {}
             }
         });
-        uploads
+        Ok(uploads)
     }
 
     /// Says in the DHT what this node holds of judged builds.

@@ -3,7 +3,7 @@
 use super::{Place, failure, transports};
 use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
-use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig};
+use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
 use node::coordinator::mailer::config::{MailConfig, MailOptions};
 use node::network::config::Mdns;
 use node::node::Node;
@@ -37,7 +37,8 @@ pub(super) async fn start(place: &Place) -> Result<Node, Failure> {
             mdns: Mdns::Off,
             transports: transports(),
         },
-        coordinator: Some(CoordinatorConfig { mail }),
+        // Nobody else is here whose clock could agree with this one.
+        coordinator: Some(CoordinatorConfig { mail, wall_clock: WallClock::Trusted }),
         volunteer: Some(VolunteerConfig {
             limits: OwnerLimits::default(),
             accept: Accept::Any,

@@ -25,6 +25,13 @@ use std::time::{Duration, Instant};
 
 pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failure> {
     let started = Instant::now();
+    if args.revision.is_some() {
+        let what = "`--revision` names a commit of a git source, and this version takes directories and archives only";
+        return Err(Failure::new(
+            Exit::Usage,
+            Said::with_next(what, "check the revision out and give the folder with `--source DIR`"),
+        ));
+    }
     let recipe = recipe_of(&args.recipe)?;
     let source = source_of(args.source.as_ref()).await?;
     let wish = wish_of(&args, recipe, source.as_deref());

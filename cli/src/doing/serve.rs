@@ -5,7 +5,7 @@ use crate::args::{Accept, DaemonArgs, Role, SmtpTls, TlsFrom};
 use crate::exit::{Exit, Failure};
 use crate::sentences::Said;
 use crate::verb;
-use node::config::{self, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig};
+use node::config::{self, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
 use node::coordinator::mailer::config::{MailConfig, MailOptions};
 use node::network::config::Mdns;
 use node::node::Node;
@@ -30,7 +30,11 @@ fn config_of(place: &Place, role: Role, args: DaemonArgs) -> Result<NodeConfig, 
         (None, Some(ticket)) => FarmChoice::Join(Box::new(ticket.clone())),
         (None, None) => FarmChoice::Remembered,
     };
-    let coordinator = if role.coordinates() { Some(CoordinatorConfig { mail: mail_of(&args)? }) } else { None };
+    let coordinator = if role.coordinates() {
+        Some(CoordinatorConfig { mail: mail_of(&args)?, wall_clock: wall_clock(&args) })
+    } else {
+        None
+    };
     let volunteer = role.volunteers().then(|| volunteer_of(&args));
     let reach = Reach {
         listen: args.listen,
@@ -64,6 +68,10 @@ fn mail_of(args: &DaemonArgs) -> Result<Option<MailConfig>, Failure> {
     MailConfig::from_options(&options).map_err(|error| {
         Failure::new(Exit::Usage, Said::with_next(error.to_string(), "`node --help` explains the flags for mail"))
     })
+}
+
+fn wall_clock(args: &DaemonArgs) -> WallClock {
+    if args.trust_clock { WallClock::Trusted } else { WallClock::Checked }
 }
 
 fn volunteer_of(args: &DaemonArgs) -> VolunteerConfig {

@@ -17,6 +17,7 @@ pub mod folder;
 pub mod gather;
 pub mod import;
 pub mod index;
+pub mod sharing;
 pub mod store;
 pub mod transfer;
 pub mod upload;

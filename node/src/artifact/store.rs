@@ -20,12 +20,12 @@ mod tests;
 pub use batch::{Batch, FileChunks};
 
 use super::index::{Completeness, Index, IndexError};
-use super::{Checking, ChunkSource, Reading};
+use super::{Checking, ChunkSource, Reading, sharing};
 pub(in crate::artifact) use inner::Inner;
 use protocol::codec::CodecError;
 use protocol::digest::Digest;
 use protocol::id::{BuildKey, ManifestId};
-use protocol::report::Judged;
+use protocol::report::{Judged, Verdict};
 use protocol::signed::OpenError;
 use protocol::time::Timestamp;
 use protocol::tree::{Manifest, ManifestError};
@@ -78,6 +78,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
+    judged: sharing::Judged,
 }
 
 /// What [`Store::add_artifact`] found.
@@ -158,7 +159,7 @@ impl Store {
             if !inner.index.is_whole()? {
                 inner.rebuild()?;
             }
-            Ok(Self { inner: Arc::new(inner) })
+            Ok(Self { inner: Arc::new(inner), judged: sharing::Judged::default() })
         })
         .await
     }
@@ -167,7 +168,7 @@ impl Store {
     #[must_use]
     pub fn in_memory() -> Self {
         let inner = Inner::new(Box::new(memory::Memory::new()), Index::in_memory(), Reading::Immediate);
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), judged: sharing::Judged::default() }
     }
 
     /// Those of `digests` that are not here, in the same order. The others count as wanted: a sweep of loose blobs spares them
@@ -241,7 +242,28 @@ impl Store {
     ///
     /// [`StoreError`].
     pub async fn keep_judged(&self, key: BuildKey, judged: Judged, recipe: String) -> Result<(), StoreError> {
-        self.run(move |inner| inner.keep_judged(key, Kept { judged, recipe })).await
+        let manifest = judged.verdict.payload_unchecked::<Verdict>()?.manifest;
+        self.run(move |inner| inner.keep_judged(key, Kept { judged, recipe })).await?;
+        self.judged.add(self, manifest).await
+    }
+
+    /// What anybody may fetch from here: everything of judged artifacts, once [`Store::share_judged`] was called or they were
+    /// kept in this run.
+    #[must_use]
+    pub fn shared(&self) -> &sharing::Judged {
+        &self.judged
+    }
+
+    /// Lets anybody fetch what was judged in earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn share_judged(&self) -> Result<(), StoreError> {
+        for build in self.builds().await? {
+            self.judged.add(self, build.manifest).await?;
+        }
+        Ok(())
     }
 
     /// The judged build with this key, if it is kept here.

@@ -8,6 +8,7 @@
 use super::ledger::{Ledger, LedgerError};
 use super::replica::Told;
 use crate::clock::Clock;
+use crate::config::WallClock;
 use protocol::farm::command::{Command, Event, Expiry, JobState, Reply, Witnesses};
 use protocol::farm::explain::Sighting;
 use protocol::farm::lease::OFFERED_FOR;
@@ -123,11 +124,18 @@ pub struct Desk {
 impl Desk {
     /// An empty desk, the bell to ring it by, and what it sees of the volunteers.
     #[must_use]
-    pub fn new(ledger: Ledger, clock: Clock) -> (Self, DeskBell, watch::Receiver<Arc<Vec<Sighting>>>) {
+    pub fn new(
+        ledger: Ledger,
+        clock: Clock,
+        wall_clock: WallClock,
+    ) -> (Self, DeskBell, watch::Receiver<Arc<Vec<Sighting>>>) {
         let (bell, words) = mpsc::channel(WORDS);
         let (seen, watching) = watch::channel(Arc::default());
         let last = ledger.read(|farm| farm.last_stamp());
-        let stamper = Stamper::start(last, clock.now());
+        let mut stamper = Stamper::start(last, clock.now());
+        if wall_clock == WallClock::Trusted {
+            stamper.trust();
+        }
         if stamper.clock() == Trust::Doubted {
             tracing::warn!(
                 "the system's clock makes no sense: no deadline is acted on until a peer's clock agrees with it"

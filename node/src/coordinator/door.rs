@@ -95,6 +95,12 @@ impl Door {
         })
     }
 
+    /// Whether a volunteer holds a lease at the moment.
+    #[must_use]
+    pub fn holds_lease(&self, volunteer: PeerKey) -> bool {
+        self.ledger.read(|farm| farm.leases_of(volunteer).next().is_some())
+    }
+
     /// Mails that wait to be sent.
     #[must_use]
     pub fn mails_waiting(&self) -> u64 {

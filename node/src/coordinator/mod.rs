@@ -30,6 +30,7 @@ pub mod wal;
 use crate::artifact::Store;
 use crate::chance::Chance;
 use crate::clock::Clock;
+use crate::config::WallClock;
 use crate::hearsay::Hearsay;
 use crate::network::{Network, PeerChange};
 use desk::{Desk, DeskBell, Word};
@@ -65,6 +66,8 @@ pub struct Ground {
     pub chance: Chance,
     /// What gossip says.
     pub hearsay: Hearsay,
+    /// Whether the system's clock is believed although it jumped.
+    pub wall_clock: WallClock,
 }
 
 /// A running coordinator.
@@ -78,9 +81,9 @@ impl Coordinator {
     /// Starts desk, pulls and herald; they end when `stop` is cancelled.
     #[must_use]
     pub fn start(ground: Ground, stop: &CancellationToken) -> Self {
-        let Ground { ledger, network, store, farm, secret, clock, chance, hearsay } = ground;
+        let Ground { ledger, network, store, farm, secret, clock, chance, hearsay, wall_clock } = ground;
         let tracker = TaskTracker::new();
-        let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone());
+        let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone(), wall_clock);
         let (mover, moved) = watch::channel(0);
         let pulls = Pulls::new(ledger.clone(), network.clone(), store.clone(), chance, stop.clone());
         let logs = Logs::new(network.clone(), store.clone());
