@@ -1,12 +1,12 @@
-//! Calls in both directions: what we asked, what we were asked, and what we ask ourselves.
+//! Calls in both directions: what we asked and what we were asked.
 //!
 //! An answer that is awaited ends by arriving, by failing or by its deadline, whichever comes first. A call that a peer
 //! waits for no more (its connection closed, its time is over) is taken from its handler: the reply's receiver is dropped.
 
 use super::behaviour::RaftBytes;
 use super::driver::Driver;
-use super::peers::{Arrival, BulkReply, Errand, Standing, Want};
-use super::{BulkStream, CallError, Caller, Incoming, IncomingBulk, IncomingRaft, identity};
+use super::peers::{Arrival, Standing};
+use super::{CallError, Caller, Incoming, IncomingBulk, IncomingRaft, identity};
 use futures::StreamExt as _;
 use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
@@ -21,9 +21,6 @@ use tokio::time::Instant;
 
 /// Calls of one peer that may be in the hands of our rooms; more are refused, so that one peer cannot fill an inbox.
 const MAX_ANSWERING_PER_PEER: usize = 128;
-/// Bytes in flight on a stream to ourselves.
-const PIPE_BYTES: usize = 256 << 10;
-
 /// Calls of ours that wait for an answer.
 #[derive(Debug)]
 pub(super) struct Asked<T>(HashMap<OutboundRequestId, Awaited<T>>);
@@ -157,7 +154,8 @@ impl Exchanges {
         self.answering.push(Abortable::new(answer.boxed(), registration));
     }
 
-    fn answer_ourselves(&mut self, answer: BoxFuture<'static, Answered>) {
+    /// Answers a call of our own.
+    pub(super) fn answer_ourselves(&mut self, answer: BoxFuture<'static, Answered>) {
         let (_, registration) = AbortHandle::new_pair();
         self.answering.push(Abortable::new(answer, registration));
     }
@@ -339,68 +337,10 @@ impl Driver {
         // It fails only when the peer has gone.
         drop(self.swarm.behaviour_mut().park.send_response(channel, answer));
     }
-
-    /// Does what we want of ourselves, through the same handlers as for anybody.
-    pub(super) fn do_here(&mut self, errand: Errand) {
-        let Errand { until, want } = errand;
-        let caller = Caller { peer: self.local };
-        match want {
-            Want::Call(call, reply) => match *call {
-                // Whoever dropped the receiver waits no more; so in all arms.
-                Control::Hello(_) => drop(reply.send(Ok(Answer::Hello(self.say_hello())))),
-                call => {
-                    let (answer_to, answer) = oneshot::channel();
-                    let offered = offer(&self.outlet.control, Incoming { caller, call, reply: answer_to });
-                    self.relay_own(offered, until, answer, reply);
-                }
-            },
-            Want::Park(call, reply) => {
-                let (answer_to, answer) = oneshot::channel();
-                let offered = offer(&self.outlet.park, Incoming { caller, call: *call, reply: answer_to });
-                self.relay_own(offered, until, answer, reply);
-            }
-            Want::Raft(bytes, reply) => {
-                let (answer_to, answer) = oneshot::channel();
-                let offered = offer(&self.outlet.raft, IncomingRaft { caller, bytes, reply: answer_to });
-                self.relay_own(offered, until, answer, reply);
-            }
-            Want::Bulk(reply) => self.open_bulk_here(caller, reply),
-            Want::Meet(reply) => drop(reply.send(Ok(()))),
-        }
-    }
-
-    fn relay_own<T: Send + 'static>(
-        &mut self,
-        offered: Result<(), Refusal>,
-        until: Instant,
-        answer: oneshot::Receiver<T>,
-        reply: oneshot::Sender<Result<T, CallError>>,
-    ) {
-        let peer = self.local;
-        if let Err(refusal) = offered {
-            return drop(reply.send(Err(CallError::Refused { peer, refusal })));
-        }
-        let relayed = async move {
-            let result = match tokio::time::timeout_at(until, answer).await {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(_)) => Err(CallError::Refused { peer, refusal: Refusal::Busy }),
-                Err(_) => Err(CallError::Timeout(peer)),
-            };
-            drop(reply.send(result));
-            Answered::Own
-        };
-        self.exchanges.answer_ourselves(relayed.boxed());
-    }
-
-    fn open_bulk_here(&mut self, caller: Caller, reply: BulkReply) {
-        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        self.deliver_stream(IncomingBulk { caller, stream: Box::new(theirs) });
-        drop(reply.send(Ok(Box::new(ours) as BulkStream)));
-    }
 }
 
 /// Puts something into a room's inbox, if there is place.
-fn offer<T>(outlet: &mpsc::Sender<T>, arrival: T) -> Result<(), Refusal> {
+pub(super) fn offer<T>(outlet: &mpsc::Sender<T>, arrival: T) -> Result<(), Refusal> {
     outlet.try_send(arrival).map_err(|error| match error {
         TrySendError::Full(_) => Refusal::Busy,
         TrySendError::Closed(_) => Refusal::ShuttingDown,

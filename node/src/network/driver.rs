@@ -4,14 +4,14 @@
 //! own future, gossip is judged by the validator beside it. Local commands come before what peers want. Everything that
 //! waits has a deadline, which [`Driver::sweep`] enforces several times a second.
 
-use super::address::{self, Reach};
+use super::address;
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::book::AddressBook;
 use super::calls::{Answered, Exchanges};
 use super::config::{NetworkConfig, StartError, Transports};
 use super::dht::Records;
 use super::gossip::Unsaid;
-use super::gossip::validator::{self, Judgement, Whisper, wall_clock};
+use super::gossip::validator::{self, Judgement, Whisper};
 use super::lanes::Lanes;
 use super::peers::{Errand, MAX_ERRANDS, Peers, Standing, Want};
 use super::redial::Redial;
@@ -23,7 +23,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::swarm::{self, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
 use protocol::id::{FarmId, PeerKey};
-use protocol::ticket::{Contact, MAX_ADDRESSES};
+use protocol::ticket::Contact;
 use protocol::wire::{CONTROL_TIMEOUT, Hello, PARK_TIMEOUT, Refusal};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -44,8 +44,6 @@ const STREAK: u32 = 32;
 const MAX_STREAMS_WAITING: usize = 1_024;
 /// How long an orderly end may take.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long to wait for listeners before addresses are told.
-const LISTENERS_SETTLE: Duration = Duration::from_secs(2);
 
 /// The driver.
 pub(super) struct Driver {
@@ -68,9 +66,9 @@ pub(super) struct Driver {
     pub(super) whispers: mpsc::Sender<Whisper>,
     commands: mpsc::Receiver<Command>,
     judgements: mpsc::Receiver<Judgement>,
-    external: Vec<Multiaddr>,
-    unsettled: HashSet<ListenerId>,
-    address_askers: Vec<(Instant, oneshot::Sender<Vec<String>>)>,
+    pub(super) external: Vec<Multiaddr>,
+    pub(super) unsettled: HashSet<ListenerId>,
+    pub(super) address_askers: Vec<(Instant, oneshot::Sender<Vec<String>>)>,
 }
 
 /// What the driver turns to next.
@@ -273,10 +271,7 @@ impl Driver {
                 None => tracing::warn!("a whisper was not sent: gossip is off"),
             },
             Command::Greeting(hello) => self.greet_again(*hello),
-            Command::Addresses(reply) => {
-                self.address_askers.push((now + LISTENERS_SETTLE, reply));
-                self.tell_addresses(now);
-            }
+            Command::Addresses(reply) => self.ask_addresses(reply, now),
             Command::Peers(reply) => {
                 let contacts =
                     self.peers.greeted().map(|(key, hello)| Contact { key, addresses: hello.addresses.clone() });
@@ -408,48 +403,6 @@ impl Driver {
         }
     }
 
-    /// What this node says of itself now.
-    pub(super) fn say_hello(&self) -> Hello {
-        Hello { clock: wall_clock(), addresses: texts(&self.addresses()), ..self.hello.clone() }
-    }
-
-    /// Whether loopback addresses are worth believing: only where nothing else is listened on.
-    pub(super) fn reach(&self) -> Reach {
-        if self.swarm.listeners().all(address::is_loopback) { Reach::Loopback } else { Reach::Wide }
-    }
-
-    /// Where this node can be reached, best first: external, then TCP, then QUIC; loopback only if there is nothing else.
-    fn addresses(&self) -> Vec<Multiaddr> {
-        let reach = self.reach();
-        let mut own: Vec<_> = self.swarm.listeners().filter(|address| address::is_credible(address, reach)).collect();
-        own.sort_by_key(|address| !address::is_tcp(address));
-        self.external.iter().chain(own).take(MAX_ADDRESSES).cloned().collect()
-    }
-
-    /// Makes them the external addresses of the swarm: those that the DHT puts into provider records. A record without any
-    /// is only of use to servers that happen to have the provider in their routing table.
-    fn announce_addresses(&mut self) {
-        let now = self.addresses();
-        let before: Vec<_> = self.swarm.external_addresses().cloned().collect();
-        for gone in before.iter().filter(|address| !now.contains(address)) {
-            self.swarm.remove_external_address(gone);
-        }
-        for new in now.into_iter().filter(|address| !before.contains(address)) {
-            self.swarm.add_external_address(new);
-        }
-    }
-
-    fn tell_addresses(&mut self, now: Instant) {
-        if !self.unsettled.is_empty() && self.address_askers.iter().all(|(until, _)| *until > now) {
-            return;
-        }
-        let addresses = texts(&self.addresses());
-        for (_, reply) in self.address_askers.drain(..) {
-            // Whoever dropped the receiver waits no more.
-            drop(reply.send(addresses.clone()));
-        }
-    }
-
     async fn end(mut self, done: Option<oneshot::Sender<()>>) {
         let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in connected {
@@ -470,10 +423,6 @@ impl Driver {
             let _unheard = done.send(());
         }
     }
-}
-
-fn texts(addresses: &[Multiaddr]) -> Vec<String> {
-    addresses.iter().map(Multiaddr::to_string).collect()
 }
 
 /// An error with its causes, in one line.

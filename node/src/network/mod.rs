@@ -5,6 +5,10 @@
 //! peers arrives in an [`Inbox`] of bounded channels; when one is full the driver refuses on its owner's behalf rather than
 //! wait.
 //!
+//! Map: [`config`] and `driver` begin; `transport`, `behaviour` and `frames` set libp2p up. The driver's parts, one noun each:
+//! `links` (connections), `greeting` (Hello), `calls` and `ourselves`, `lanes` and `bulk` (streams), `gossip`, `dht` and
+//! `whispers` between them, `whereabouts` (own addresses). What it remembers: `peers`, `book`, `redial`, `strangers`.
+//!
 //! The network promises that a [`Caller`] is the peer at the other end of an authenticated connection that has exchanged
 //! `Hello`, and that nothing larger than the limits of [`protocol::wire`] and [`protocol::gossip`] comes through. It never
 //! interprets a call, never touches an artifact's bytes and never decides who may do what.
@@ -23,12 +27,14 @@ mod greeting;
 pub mod identity;
 mod lanes;
 mod links;
+mod ourselves;
 mod peers;
 mod redial;
 mod strangers;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod whereabouts;
 mod whispers;
 
 pub use address::AddressError;

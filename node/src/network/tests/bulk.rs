@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::network::config::Limits;
+use std::collections::HashSet;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Answers every stream with what it was sent.
@@ -96,16 +97,18 @@ async fn tcp_port(node: &Node) -> u16 {
     addresses.iter().find_map(|address| address.strip_prefix("/ip4/127.0.0.1/tcp/")).unwrap().parse().unwrap()
 }
 
-/// Established connections that were taken at this port, as the kernel counts them.
+/// Established connections that were taken at this port, as the kernel counts them; its table may show a line twice.
 fn tcp_connections(port: u16) -> usize {
     const ESTABLISHED: &str = "01";
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let local = format!(":{port:04X}");
+    let local = format!("0100007F:{port:04X}");
     table
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|fields| fields.len() > 3 && fields[1].ends_with(&local) && fields[3] == ESTABLISHED)
-        .count()
+        .filter(|fields| fields.len() > 3 && fields[1] == local && fields[3] == ESTABLISHED)
+        .map(|fields| fields[2])
+        .collect::<HashSet<_>>()
+        .len()
 }
 
 #[tokio::test]
