@@ -1,15 +1,27 @@
 //! The real program, from outside: real processes, real sockets on loopback, real files.
 //!
-//! [`farm`] starts and ends processes, [`deadline`] waits for conditions, [`smtp`] is a real mail server. What a machine cannot
+//! [`farm`] starts and ends processes, [`barn`] puts them to work, [`deadline`] waits for conditions, [`smtp`] is a real mail server. What a machine cannot
 //! run is named by [`left_out`], and is a failure where the tests were told that everything is there.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod barn;
 mod deadline;
 mod farm;
+mod lua;
 mod smtp;
 
 mod command_line;
+mod four_processes;
 mod mail_server;
+
+/// Whether this machine can run builds; says so where it cannot.
+fn can_build(what: &str) -> bool {
+    let report = farm::Farm::new().home("doctor").run(&["doctor"], deadline::SOON);
+    if report.code != Some(0) {
+        left_out(what, &report.stderr);
+    }
+    report.code == Some(0)
+}
 
 /// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the
 /// tests use, and then nothing may be left out.
