@@ -74,3 +74,31 @@ need_tools() {
 target_folder() {
     printf '%s' "${CARGO_TARGET_DIR:-$PWD/target}"
 }
+
+# Downloads the source package of Lua from the distribution's own archive into the folder $1, using nothing outside of it;
+# prints where its upstream archive is, or fails.
+lua_source() {
+    command -v apt-get >/dev/null || return 1
+    local lists=$1 codename
+    # shellcheck disable=SC1091
+    codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    [ -n "$codename" ] || return 1
+    mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$lists/parts" "$lists/download"
+    # The system may list no sources. Our list repeats its entries for this release as sources, in this folder only.
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null \
+        | awk -v suite="$codename" '$1 == "deb" || $1 == "deb-src" {
+            for (i = 2; i <= NF; i++) if ($i == suite) { $1 = "deb-src"; print; break }
+        }' | sort -u >"$lists/sources.list"
+    find /etc/apt/sources.list.d -name '*.sources' -exec awk 'FNR == 1 { print "" } !/^#/' {} + 2>/dev/null \
+        | awk -v suite="$codename" 'BEGIN { RS = ""; ORS = "\n\n" }
+            $0 ~ "Suites:([^\n]* )?" suite "( |\n|$)" { sub(/Types:[^\n]*/, "Types: deb-src"); print }' >"$lists/parts/own.sources"
+    local options=(
+        -q -o "Dir::Etc::sourcelist=$lists/sources.list" -o "Dir::Etc::sourceparts=$lists/parts"
+        -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o "APT::Sandbox::User="
+    )
+    apt-get "${options[@]}" update >&2 || return 1
+    (cd "$lists/download" && apt-get "${options[@]}" source --download-only lua5.4 >&2) || return 1
+    local archive
+    archive=$(find "$lists/download" -name 'lua5.4_*.orig.tar.*' ! -name '*.asc' | head -n 1)
+    [ -n "$archive" ] && printf '%s' "$archive"
+}

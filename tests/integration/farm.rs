@@ -1,20 +1,20 @@
 //! Real `node` processes with homes of their own, as a person starts them.
 //!
 //! Homes are folders of mode 0700 below a temporary one; everything listens on 127.0.0.1. Only processes started here are ever
-//! ended, and all of them are, also when a test fails.
+//! ended, and all of them are, also when a test fails. A tester who is root can run a farm as an ordinary user.
 
 use crate::deadline::{SOON, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The program under test.
 pub(crate) const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -26,12 +26,25 @@ const MAX_OUTPUT_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Farm {
     folder: Arc<tempfile::TempDir>,
+    user: User,
+    /// The words that start the program.
+    program: Arc<[OsString]>,
+}
+
+/// As whom the processes of a farm run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    /// As whoever runs the tests.
+    Tester,
+    /// As this user and the group of the same number, neither of which needs a name.
+    Ordinary(u32),
 }
 
 /// One home directory, and commands as its person gives them.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     path: PathBuf,
+    program: Arc<[OsString]>,
     /// The folder stays for as long as any home in it.
     _folder: Arc<tempfile::TempDir>,
 }
@@ -49,7 +62,27 @@ impl Farm {
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("barnraise-test-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        Self { folder: Arc::new(folder) }
+        Self { folder: Arc::new(folder), user: User::Tester, program: Arc::new([NODE.into()]) }
+    }
+
+    /// No machine yet, and all that will come belong to `user`. The program is copied to where that user can reach it.
+    pub(crate) fn of(user: User) -> Self {
+        let farm = Self::new();
+        let User::Ordinary(uid) = user else { return farm };
+        let program = farm.folder().join("node");
+        fs::copy(NODE, &program).unwrap();
+        let drop_rights = [format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned()];
+        let words = ["setpriv".into()].into_iter().chain(drop_rights.map(OsString::from)).chain([program.into()]);
+        let farm = Self { user, program: words.collect(), ..farm };
+        farm.hand_over(farm.folder());
+        farm
+    }
+
+    /// Gives a file or folder to the user as whom this farm runs.
+    pub(crate) fn hand_over(&self, path: &Path) {
+        if let User::Ordinary(uid) = self.user {
+            chown(path, Some(uid), Some(uid)).unwrap();
+        }
     }
 
     /// A folder that everything of this farm may use.
@@ -62,7 +95,8 @@ impl Farm {
         let path = self.folder.path().join(name);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        Home { path, _folder: Arc::clone(&self.folder) }
+        self.hand_over(&path);
+        Home { path, program: Arc::clone(&self.program), _folder: Arc::clone(&self.folder) }
     }
 }
 
@@ -74,8 +108,8 @@ impl Home {
 
     /// A command in this home, with nothing of the tester's environment that the program reads.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(NODE);
-        command.args(words).current_dir(&self.path).stdin(Stdio::null());
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]).args(words).current_dir(&self.path).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("NODE_") || name.starts_with("XDG_")) {
                 command.env_remove(name);
@@ -89,15 +123,19 @@ impl Home {
     #[track_caller]
     pub(crate) fn run(&self, words: &[&str], within: Duration) -> Ran {
         let mut started = Process::start(&mut self.command(words));
-        let status = wait_for(&format!("the end of `node {}`", words.join(" ")), within, || started.ended());
-        started.drain();
-        Ran { code: status.code(), stdout: started.stdout.text(), stderr: started.stderr.text() }
+        wait_for(&format!("the end of `node {}`", words.join(" ")), within, || started.ended());
+        started.end(within)
     }
 
     /// Starts a daemon on a port of 127.0.0.1 that the system chooses.
     pub(crate) fn daemon(&self, words: &[&str]) -> Process {
-        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
-        Process::start(&mut self.command(words.iter().chain(&listen)))
+        self.daemon_at(words, &["/ip4/127.0.0.1/tcp/0".to_owned(), "/ip4/127.0.0.1/udp/0/quic-v1".to_owned()])
+    }
+
+    /// Starts a daemon at these addresses.
+    pub(crate) fn daemon_at(&self, words: &[&str], addresses: &[String]) -> Process {
+        let listen = addresses.iter().flat_map(|address| ["--listen", address]);
+        Process::start(&mut self.command(words.iter().copied().chain(listen)))
     }
 }
 
@@ -183,6 +221,37 @@ impl Process {
             assert!(std::time::Instant::now() < until, "{what} never came: {}", self.stderr.text());
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits until it says something to stderr, and tells a moment at which it had not been said yet, at most a few
+    /// milliseconds before it was.
+    #[track_caller]
+    pub(crate) fn says(&mut self, words: &str, within: Duration) -> SystemTime {
+        let mut before = SystemTime::now();
+        wait_for(&format!("`{words}`"), within, || {
+            let now = SystemTime::now();
+            if self.stderr.text().contains(words) {
+                return Some(before);
+            }
+            before = now;
+            if let Some(status) = self.ended() {
+                panic!("it ended with {status} before it said `{words}`: {}", self.stderr.text());
+            }
+            None
+        })
+    }
+
+    /// Waits until it ends.
+    #[track_caller]
+    pub(crate) fn end(mut self, within: Duration) -> Ran {
+        let status = wait_for("the end of a command", within, || self.ended());
+        self.drain();
+        Ran { code: status.code(), stdout: self.stdout.text(), stderr: self.stderr.text() }
+    }
+
+    /// What it wrote to stdout so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
     }
 
     /// What it wrote to stderr so far.

@@ -1,16 +1,19 @@
 //! The real program, from outside: real processes, real sockets on loopback, real files.
 //!
-//! [`farm`] starts and ends processes, [`deadline`] waits for conditions, [`smtp`] is a real mail server. What a machine cannot
+//! [`farm`] starts and ends processes, [`barn`] puts them to work, [`deadline`] waits for conditions, [`smtp`] is a real mail server. What a machine cannot
 //! run is named by [`left_out`], and is a failure where the tests were told that everything is there.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod barn;
 mod deadline;
 mod farm;
+mod lua;
 mod smtp;
 
 mod alone;
 mod command_line;
 mod exit_codes;
+mod four_processes;
 mod mail_server;
 
 /// Whether this machine can run builds; says so where it cannot.
