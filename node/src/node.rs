@@ -25,6 +25,7 @@ use crate::hearsay::Hearsay;
 use crate::home::{Home, HomeError, HomeLock, KeyName, Serving};
 use crate::network::config::{Dht, NetworkConfig, StartError as NetworkError};
 use crate::network::{self, CallError, Keep, Network, PeerChange};
+use crate::ports;
 use crate::router::{Calls, Router};
 use crate::volunteer::duty::Volunteer;
 use crate::volunteer::staff::{self, StaffError};
@@ -138,7 +139,7 @@ impl Node {
         let (leaders, following) = watch::channel(membership.coordinators()?);
         let (network, inbox) = start_network(&home, &reach, &secret, &membership, following)?;
         let addresses = network.addresses().await.unwrap_or_default();
-        home.remember_listened(&addresses)?;
+        home.remember_listened(&ports::own_of(&addresses, &reach.external))?;
         let hearsay = Hearsay::new(clock.clone());
         let (calls, bulk, raft) = Calls::of(inbox);
 
@@ -395,13 +396,10 @@ fn start_network(
     coordinators: watch::Receiver<BTreeSet<PeerKey>>,
 ) -> Result<(Network, network::Inbox), StartError> {
     let base = NetworkConfig::daemon(secret.clone(), membership.farm, hello(None, None));
-    let listened = home.listened()?;
-    let listen = if !reach.listen.is_empty() {
-        reach.listen.clone()
-    } else if let Some(ports) = ports_taken_before(&listened) {
-        ports
+    let listen = if reach.listen.is_empty() {
+        ports::taken_before(&home.listened()?, reach.transports.listen_at("0.0.0.0"))
     } else {
-        base.listen.clone()
+        reach.listen.clone()
     };
     let config = NetworkConfig {
         listen,
@@ -414,20 +412,6 @@ fn start_network(
         ..base
     };
     Ok(network::start(config)?)
-}
-
-/// Every interface at the ports of the last run, so that tickets stay true.
-fn ports_taken_before(listened: &[String]) -> Option<Vec<String>> {
-    let port = |marker: &str, tail: &str| {
-        listened.iter().find_map(|address| {
-            let rest = address.split(marker).nth(1)?;
-            let (port, after) = rest.split_once('/').unwrap_or((rest, ""));
-            (after == tail).then(|| port.parse::<u16>().ok()).flatten()
-        })
-    };
-    let tcp = port("/tcp/", "")?;
-    let quic = port("/udp/", "quic-v1")?;
-    Some(vec![format!("/ip4/0.0.0.0/tcp/{tcp}"), format!("/ip4/0.0.0.0/udp/{quic}/quic-v1")])
 }
 
 async fn open_replica(
