@@ -25,6 +25,7 @@ mod lanes;
 mod links;
 mod peers;
 mod redial;
+pub mod scout;
 mod strangers;
 #[cfg(test)]
 mod tests;
