@@ -281,6 +281,23 @@ pub(crate) fn no_farm() -> Said {
     )
 }
 
+/// `--lan` where nobody answers.
+pub(crate) fn no_farm_on_lan() -> Said {
+    Said::with_next(
+        "no farm was found on the local network",
+        "look whether a daemon of it runs here without `--no-mdns`, or join it with `--farm TICKET`",
+    )
+}
+
+/// `--lan` where there is more than one: each with its name and ticket.
+pub(crate) fn farms_on_lan(farms: impl Iterator<Item = (String, String)>) -> Said {
+    let choices: Vec<String> = farms.map(|(name, ticket)| format!("{name}: `--farm {ticket}`")).collect();
+    Said::with_next(
+        format!("{} farms are on the local network", choices.len()),
+        format!("choose one of them instead of `--lan`\n{}", choices.join("\n")),
+    )
+}
+
 /// `--detach` where there is nobody to leave the request with.
 pub(crate) fn detach_needs_a_farm() -> Said {
     Said::with_next(

@@ -20,6 +20,7 @@ pub mod hearsay;
 pub mod home;
 pub mod network;
 pub mod node;
+mod ports;
 pub mod router;
 pub mod shutdown;
 pub mod signpost;

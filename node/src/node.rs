@@ -30,6 +30,7 @@ use crate::hearsay::Hearsay;
 use crate::home::{Home, HomeError, HomeLock, KeyName, Serving};
 use crate::network::config::{Dht, NetworkConfig, StartError as NetworkError};
 use crate::network::{self, IncomingBulk, IncomingRaft, Keep, Network, News};
+use crate::ports;
 use crate::router::{Calls, Router};
 use crate::signpost;
 use crate::volunteer::duty::Volunteer;
@@ -154,7 +155,7 @@ impl Node {
         let store = Store::open(&home.folder("store")?, &index).await?;
         let (leaders, following_leaders) = watch::channel(membership.coordinators()?);
         let (network, inbox) = start_network(&home, &reach, &secret, &membership, following_leaders)?;
-        home.remember_listened(&network.addresses().await.unwrap_or_default())?;
+        home.remember_listened(&ports::own_of(&network.addresses().await.unwrap_or_default(), &reach.external))?;
         let base = Base::new(home, secret, membership, store, network);
         let (calls, bulk, raft) = Calls::of(inbox);
 
@@ -464,13 +465,10 @@ fn start_network(
     coordinators: watch::Receiver<BTreeSet<PeerKey>>,
 ) -> Result<(Network, network::Inbox), StartError> {
     let base = NetworkConfig::daemon(secret.clone(), membership.farm, hello(None, None));
-    let listened = home.listened()?;
-    let listen = if !reach.listen.is_empty() {
-        reach.listen.clone()
-    } else if let Some(ports) = ports_taken_before(&listened) {
-        ports
+    let listen = if reach.listen.is_empty() {
+        ports::taken_before(&home.listened()?, reach.transports.listen_at("0.0.0.0"))
     } else {
-        base.listen.clone()
+        reach.listen.clone()
     };
     let config = NetworkConfig {
         listen,
@@ -483,20 +481,6 @@ fn start_network(
         ..base
     };
     Ok(network::start(config)?)
-}
-
-/// Every interface at the ports of the last run, so that tickets stay true.
-fn ports_taken_before(listened: &[String]) -> Option<Vec<String>> {
-    let port = |marker: &str, tail: &str| {
-        listened.iter().find_map(|address| {
-            let rest = address.split(marker).nth(1)?;
-            let (port, after) = rest.split_once('/').unwrap_or((rest, ""));
-            (after == tail).then(|| port.parse::<u16>().ok()).flatten()
-        })
-    };
-    let tcp = port("/tcp/", "")?;
-    let quic = port("/udp/", "quic-v1")?;
-    Some(vec![format!("/ip4/0.0.0.0/tcp/{tcp}"), format!("/ip4/0.0.0.0/udp/{quic}/quic-v1")])
 }
 
 fn hello(charter: Option<&Signed>, volunteer: Option<&Volunteer>) -> Hello {

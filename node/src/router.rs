@@ -112,11 +112,7 @@ impl Router {
                 },
                 (_, Some(door)) => door.control(caller, call).await.unwrap_or(Answer::Refused(Refusal::NotAllowed)),
                 (Control::Find(key), None) => self.find(*key).await,
-                (Control::Volunteers, None) => {
-                    let mut volunteers = self.hearsay.volunteers();
-                    volunteers.truncate(MAX_ROWS);
-                    Answer::Volunteers(volunteers)
-                }
+                (Control::Volunteers, None) => self.volunteers(),
                 (_, None) => Answer::Refused(Refusal::NotACoordinator),
             }
         };
@@ -148,6 +144,17 @@ impl Router {
         };
         // The caller may have given up meanwhile.
         let _gone = reply.send(answer);
+    }
+
+    /// The volunteers that gossip tells of, and this one, whose own whispers do not come back to it.
+    fn volunteers(&self) -> Answer {
+        let mut volunteers = self.hearsay.volunteers();
+        if let Some(own) = self.volunteer.as_ref().map(Volunteer::view) {
+            volunteers.retain(|view| view.volunteer != own.volunteer);
+            volunteers.insert(0, own);
+        }
+        volunteers.truncate(MAX_ROWS);
+        Answer::Volunteers(volunteers)
     }
 
     /// A judged build that is kept here; whoever asks checks the verdict himself.

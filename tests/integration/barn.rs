@@ -259,11 +259,11 @@ pub(crate) fn recipe(farm: &Farm, name: &str, rest: &str) -> String {
 pub(crate) fn processes_with(word: &str) -> usize {
     let has_word = |pid: &Path| {
         // A process that has ended meanwhile has no words.
-        fs::read(pid.join("cmdline")).is_ok_and(|line| line.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
+        fs::read(pid.join("cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|part| part == word.as_bytes()))
     };
-    let is_process = |path: &Path| {
-        path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
-    };
+    let is_process =
+        |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
     let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     all.filter(|path| is_process(path) && has_word(path)).count()
 }

@@ -5,7 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
 use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
 use node::coordinator::mailer::config::{MailConfig, MailOptions};
-use node::network::config::Mdns;
+use node::network::config::{Mdns, Transports};
 use node::node::Node;
 use node::volunteer::fetch::FetchRules;
 use node::volunteer::machine::OwnerLimits;
@@ -32,7 +32,12 @@ pub(super) async fn start(place: &Place) -> Result<Node, Failure> {
         home: place.home.clone(),
         farm: FarmChoice::Found(name),
         reach: Reach {
-            listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+            listen: match transports() {
+                // Here nothing is gained by a second one.
+                Transports::Both => Transports::Tcp,
+                only => only,
+            }
+            .listen_at("127.0.0.1"),
             external: Vec::new(),
             mdns: Mdns::Off,
             transports: transports(),

@@ -7,6 +7,7 @@ mod alone;
 mod ask;
 mod failure;
 mod fetch;
+mod lan;
 mod logs;
 mod request;
 mod serve;
@@ -37,6 +38,10 @@ pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<E
     with_runtime(output, shared, async move |place| {
         let stop = place.stop.clone();
         let doing = async {
+            if let Verb::Store(verb) = verb {
+                return store::run(&place, verb).await;
+            }
+            let place = place.on_lan().await?;
             match verb {
                 Verb::Request(args) => return request::run(&place, *args).await,
                 Verb::Status { request: None } => ask::farm(&place).await,
@@ -47,8 +52,7 @@ pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<E
                 Verb::Builds => ask::builds(&place).await,
                 Verb::Volunteers => ask::volunteers(&place).await,
                 Verb::Farm(FarmVerb::Show) => ask::ticket(&place).await,
-                Verb::Store(verb) => store::run(&place, verb).await,
-                Verb::Recipe(_) | Verb::Doctor | Verb::Completions { .. } => {
+                Verb::Store(_) | Verb::Recipe(_) | Verb::Doctor | Verb::Completions { .. } => {
                     unreachable!("these verbs need no farm and were done before")
                 }
             }
@@ -63,7 +67,15 @@ pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<E
 
 /// Runs a daemon.
 pub(crate) fn serve(output: &Output, shared: &SharedArgs, role: Role, args: DaemonArgs) -> Result<Exit, Failure> {
-    with_runtime(output, shared, async move |place| serve::run(&place, role, args).await)
+    with_runtime(output, shared, async move |place| {
+        let stop = place.stop.clone();
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(Exit::Interrupted),
+            settled = place.on_lan() => settled?,
+        };
+        serve::run(&place, role, args).await
+    })
 }
 
 /// `request` answers a signal itself; this ends whatever does not.

@@ -4,6 +4,7 @@ use super::find::Found;
 use super::session::Session;
 use crate::artifact::transfer::{Progress, Providers, Sink, Sources, TransferError, fetch_artifact, fetch_manifest};
 use crate::network::{Keep, Network};
+use futures::StreamExt as _;
 use protocol::id::{BuildKey, ManifestId, PeerKey};
 use protocol::ticket::Contact;
 use protocol::tree::Manifest;
@@ -14,6 +15,9 @@ use tokio::sync::{mpsc, watch};
 
 /// How long connecting to a holder may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Providers named by the DHT that are dialled at the same time.
+const REACHED_AT_ONCE: usize = 16;
 
 /// What was put on disk.
 #[derive(Clone, Debug)]
@@ -92,10 +96,10 @@ async fn gather(network: Network, contacts: Vec<Contact>, key: Option<BuildKey>,
     let known = futures::future::join_all(contacts.into_iter().map(&reach));
     let searching = async {
         let Some(key) = key else { return };
-        let Ok(mut found) = network.find_providers(key).await else { return };
-        while let Some(peer) = found.recv().await {
-            reach(Contact { key: peer, addresses: Vec::new() }).await;
-        }
+        let Ok(found) = network.find_providers(key).await else { return };
+        let found = futures::stream::unfold(found, async |mut found| Some((found.recv().await?, found)));
+        // Side by side: records may name many who are gone.
+        found.for_each_concurrent(REACHED_AT_ONCE, |peer| reach(Contact { key: peer, addresses: Vec::new() })).await;
     };
     futures::future::join(known, searching).await;
 }

@@ -30,19 +30,10 @@ impl Member {
     pub async fn join(home: &Home, ticket: Option<&Ticket>, transports: Transports) -> Result<Self, JoinError> {
         let start = Start::find(home, ticket)?;
         let secret = home.key(KeyName::Requester)?;
-        let hello = Hello {
-            program: format!("barnraise {}", env!("CARGO_PKG_VERSION")),
-            protocol: PROTOCOL_VERSION,
-            charter: None,
-            // The network fills in clock and addresses each time it is said.
-            clock: Timestamp::EPOCH,
-            capability: None,
-            addresses: Vec::new(),
-        };
         let config = NetworkConfig {
             transports,
             address_book: start.contacts.clone(),
-            ..NetworkConfig::command(secret, start.farm, hello)
+            ..NetworkConfig::command(secret, start.farm, hello())
         };
         let (network, inbox) = network::start(config).map_err(|error| JoinError::Network(error.to_string()))?;
         let Inbox { control, park, bulk, raft, news } = inbox;
@@ -67,5 +58,18 @@ impl Member {
     /// Says goodbye.
     pub async fn leave(self) {
         self.session.network.shut_down().await;
+    }
+}
+
+/// What a command says of itself.
+pub(super) fn hello() -> Hello {
+    Hello {
+        program: format!("barnraise {}", env!("CARGO_PKG_VERSION")),
+        protocol: PROTOCOL_VERSION,
+        charter: None,
+        // The network fills in clock and addresses each time it is said.
+        clock: Timestamp::EPOCH,
+        capability: None,
+        addresses: Vec::new(),
     }
 }

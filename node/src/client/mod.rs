@@ -1,6 +1,6 @@
 //! The requester's room: from a wish to verified files.
 //!
-//! - [`member`]: a command as a short-lived peer; [`session`]: connected to a farm, with a key that signs
+//! - [`lan`]: which farms are here; [`member`]: a command as a short-lived peer; [`session`]: connected to a farm, with a key that signs
 //! - [`wish`]: what somebody wants becomes a signed request
 //! - [`find`]: is it built already? [`deliver`]: its files into a folder
 //! - [`order`]: submit, watch, cancel, read the log
@@ -12,6 +12,7 @@
 pub mod deliver;
 pub mod find;
 pub mod get;
+pub mod lan;
 pub mod member;
 pub mod order;
 pub mod session;

@@ -56,6 +56,14 @@ pub(super) fn family(farm: FarmId) -> String {
     format!("/barnraise/{farm}/1")
 }
 
+/// What identify says of a peer that looks for farms and belongs to none.
+pub(super) const SCOUT: &str = "/barnraise/scout/1";
+
+/// The farm that [`family`] was written for.
+pub(super) fn farm_of(family: &str) -> Option<FarmId> {
+    family.strip_prefix("/barnraise/")?.strip_suffix("/1")?.parse().ok()
+}
+
 impl Behaviour {
     pub(super) fn new(config: &NetworkConfig, pair: &Keypair) -> Result<Self, StartError> {
         let limits = &config.limits;

@@ -45,7 +45,7 @@ impl NetworkConfig {
     #[must_use]
     pub fn daemon(secret: SecretKey, farm: FarmId, hello: Hello) -> Self {
         Self {
-            listen: ["/ip4/0.0.0.0/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1"].map(str::to_owned).to_vec(),
+            listen: Transports::Both.listen_at("0.0.0.0"),
             mdns: Mdns::On,
             dht: Dht::Server,
             gossip: Gossip::On,
@@ -111,6 +111,19 @@ pub enum Transports {
     Tcp,
     /// QUIC alone.
     Quic,
+}
+
+impl Transports {
+    /// Multiaddrs of all these transports at an IPv4 address, on ports that the system chooses.
+    #[must_use]
+    pub fn listen_at(self, ip: &str) -> Vec<String> {
+        let (tcp, quic) = (format!("/ip4/{ip}/tcp/0"), format!("/ip4/{ip}/udp/0/quic-v1"));
+        match self {
+            Self::Both => vec![tcp, quic],
+            Self::Tcp => vec![tcp],
+            Self::Quic => vec![quic],
+        }
+    }
 }
 
 /// How much others may ask of this node.

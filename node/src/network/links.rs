@@ -176,6 +176,10 @@ impl Driver {
 
     pub(super) fn on_identify(&mut self, event: identify::Event) {
         let identify::Event::Received { peer_id, info, .. } = event else { return };
+        if info.protocol_version == behaviour::SCOUT {
+            // It only reads whose we are, and leaves.
+            return;
+        }
         if info.protocol_version != behaviour::family(self.farm) {
             return self.avoid_stranger(peer_id);
         }

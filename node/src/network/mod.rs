@@ -30,6 +30,7 @@ mod links;
 mod ourselves;
 mod peers;
 mod redial;
+pub mod scout;
 mod strangers;
 #[cfg(test)]
 mod tests;

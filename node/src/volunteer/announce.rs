@@ -1,14 +1,16 @@
-//! What a volunteer whispers of itself: when it starts, when its load changes, every ten minutes, and a farewell.
+//! What a volunteer whispers of itself: when it starts, when its load changes, when the farm grows, every ten minutes, and a
+//! farewell.
 
 use super::running::Running;
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::network::Network;
+use crate::network::{Network, PeerChange};
 use protocol::gossip::{CapabilityNews, Leaving, MAX_GOSSIP_BYTES};
-use protocol::id::FarmId;
+use protocol::id::{FarmId, PeerKey};
 use protocol::platform::{Acceptance, Capability, Value};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(600);
 /// How often it looks whether its load changed; also the least time between two whispers.
 const LOOK: Duration = Duration::from_secs(5);
+/// Up to this many peers each newcomer is told at once; later ones by tens, and wait for the next whisper at most.
+const SMALL_FARM: usize = 20;
+/// Newcomers that are told apart from peers met before.
+const MAX_KNOWN: usize = 1_024;
 /// How long others believe it: two whispers may be lost.
 const TTL: Span = Span::from_secs(1_800);
 /// Room for the envelope around the payload.
@@ -44,19 +50,30 @@ impl Announcer {
     /// Whispers until `stop` is cancelled, then says farewell.
     pub async fn run(self, stop: CancellationToken) {
         let capability = whisperable(self.capability.clone());
+        let mut changes = self.network.changes();
+        let mut known = BTreeSet::new();
         let mut told: Option<usize> = None;
         let mut next = tokio::time::Instant::now();
+        let mut look = tokio::time::interval(LOOK);
         loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                change = changes.recv() => {
+                    // Having lagged loses a newcomer until the next whisper; closed it cannot be while our handle lives.
+                    if let Ok(change) = change && grew(&mut known, &change) {
+                        // Heard at the next look: by then the newcomer listens.
+                        next = tokio::time::Instant::now();
+                    }
+                    continue;
+                }
+                _ = look.tick() => {}
+            }
             let busy = self.running.leases().len();
             if told != Some(busy) || tokio::time::Instant::now() >= next {
                 self.whisper(&capability, busy, Leaving::No).await;
                 told = Some(busy);
                 next = tokio::time::Instant::now() + self.chance.around(EVERY);
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep(LOOK) => {}
             }
         }
         self.whisper(&capability, 0, Leaving::Yes).await;
@@ -75,10 +92,19 @@ impl Announcer {
     }
 }
 
+/// Whether a peer was met for the first time that should hear of this volunteer. Commands listen nowhere and hear no gossip.
+fn grew(known: &mut BTreeSet<PeerKey>, change: &PeerChange) -> bool {
+    let PeerChange::Greeted { peer, hello } = change else { return false };
+    if hello.addresses.is_empty() || known.len() >= MAX_KNOWN || !known.insert(*peer) {
+        return false;
+    }
+    known.len() <= SMALL_FARM || known.len().is_multiple_of(SMALL_FARM / 2)
+}
+
 /// The capability as it fits into a whisper: without the list of recipes, and with as many tools as there is room for.
 fn whisperable(mut capability: Capability) -> Capability {
     if !matches!(capability.accepts, Acceptance::Any) {
-        capability.accepts = Acceptance::Catalogue(std::collections::BTreeSet::new());
+        capability.accepts = Acceptance::Catalogue(BTreeSet::new());
     }
     let room = MAX_GOSSIP_BYTES - ENVELOPE_BYTES - 64;
     while protocol::codec::encode(&capability).len() > room {
@@ -92,6 +118,8 @@ fn whisperable(mut capability: Capability) -> Capability {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::time::Timestamp;
+    use protocol::wire::{Hello, PROTOCOL_VERSION};
     use std::collections::BTreeMap;
 
     #[test]
@@ -103,7 +131,7 @@ mod tests {
                 ("os".to_owned(), Value::Text("linux".to_owned())),
                 ("tool".to_owned(), Value::Map(tools)),
             ]),
-            accepts: Acceptance::Catalogue(std::collections::BTreeSet::new()),
+            accepts: Acceptance::Catalogue(BTreeSet::new()),
             slots: 1,
         };
         let cut = whisperable(capability);
@@ -111,12 +139,34 @@ mod tests {
         let news = CapabilityNews {
             capability: cut,
             busy: u16::MAX,
-            issued_at: protocol::time::Timestamp::from_millis(u64::MAX),
+            issued_at: Timestamp::from_millis(u64::MAX),
             ttl: TTL,
             leaving: Leaving::Yes,
         };
         let secret = SecretKey::from_seed(&[1; 32]);
         let signed = Signed::new(&news, FarmId::of(&secret.public()), &secret);
         assert!(protocol::codec::encode(&signed).len() <= MAX_GOSSIP_BYTES);
+    }
+    #[test]
+    fn each_newcomer_of_a_small_farm_is_told_once() {
+        let greeted = |nr: u8, addresses: &[&str]| PeerChange::Greeted {
+            peer: PeerKey::from_bytes([nr; 32]),
+            hello: Box::new(Hello {
+                program: "test".to_owned(),
+                protocol: PROTOCOL_VERSION,
+                charter: None,
+                clock: Timestamp::EPOCH,
+                capability: None,
+                addresses: addresses.iter().map(ToString::to_string).collect(),
+            }),
+        };
+        let daemon = |nr| greeted(nr, &["/ip4/10.0.0.7/tcp/1"]);
+        let mut known = BTreeSet::new();
+        assert!(!grew(&mut known, &greeted(1, &[])), "a command");
+        assert!(grew(&mut known, &daemon(1)));
+        assert!(!grew(&mut known, &daemon(1)), "it said Hello again");
+        assert!(!grew(&mut known, &PeerChange::Closed { peer: PeerKey::from_bytes([1; 32]) }));
+        assert!((2..=20).all(|nr| grew(&mut known, &daemon(nr))));
+        assert_eq!((21..=60).filter(|nr| grew(&mut known, &daemon(*nr))).count(), 4, "by tens");
     }
 }

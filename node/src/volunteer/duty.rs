@@ -21,13 +21,14 @@ use crate::clock::Clock;
 use crate::coordinators::Coordinators;
 use crate::network::{Network, News};
 use protocol::digest::Digest;
+use protocol::farm::explain::Presence;
 use protocol::id::{FarmId, LeaseId};
 use protocol::platform::Capability;
 use protocol::report::{MAX_REASON_BYTES, Outcome, Report};
 use protocol::request::CheckedRequest;
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
-use protocol::wire::{Answer, CLAIM_WAIT, Control, Offer, Park};
+use protocol::wire::{Answer, CLAIM_WAIT, Control, Offer, Park, VolunteerView};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
@@ -73,6 +74,19 @@ pub struct Volunteer {
 struct Bell(Arc<Notify>);
 
 impl Volunteer {
+    /// This volunteer as others see it.
+    #[must_use]
+    pub fn view(&self) -> VolunteerView {
+        let busy = u16::try_from(self.running.leases().len()).unwrap_or(u16::MAX);
+        VolunteerView {
+            volunteer: self.secret.public(),
+            capability: self.capability.clone(),
+            presence: if busy < self.capability.slots { Presence::Free } else { Presence::Busy },
+            busy,
+            heard: Span::default(),
+        }
+    }
+
     /// Serves until `stop` is cancelled, then hands its leases back.
     pub async fn run(self, mut news: broadcast::Receiver<News>, stop: CancellationToken) {
         let bell = Bell::default();
