@@ -216,6 +216,13 @@ impl Node {
         self.coordinated.as_ref().map(|coordinated| coordinated.coordinator.door())
     }
 
+    /// How often this node has waited for its disk: the log of the farm and the store together.
+    #[must_use]
+    pub fn sync_rounds(&self) -> u64 {
+        let log = self.coordinated.as_ref().map_or(0, |coordinated| coordinated.replica.syncs().count());
+        self.base.store.sync_rounds() + log
+    }
+
     /// What the volunteer of this node can do, if it is one.
     #[must_use]
     pub fn capability(&self) -> Option<&Capability> {

@@ -101,6 +101,12 @@ impl Door {
         self.ledger.read(|farm| farm.leases_of(volunteer).next().is_some())
     }
 
+    /// Volunteers that wait for work.
+    #[must_use]
+    pub fn volunteers_free(&self) -> usize {
+        self.seen.borrow().iter().filter(|sighting| sighting.presence == Presence::Free).count()
+    }
+
     /// Mails that wait to be sent.
     #[must_use]
     pub fn mails_waiting(&self) -> u64 {

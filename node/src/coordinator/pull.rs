@@ -27,6 +27,9 @@ use tokio_util::task::TaskTracker;
 
 /// Pulls at a time; further ones wait.
 const PULLS: usize = 8;
+/// How often, and at first how soon again, a log is tried.
+const LOG_TRIES: usize = 5;
+const LOG_AGAIN: Duration = Duration::from_millis(250);
 /// Chunks named at most when a requester is told what is missing.
 const NAMED_CHUNKS: usize = 1_024;
 
@@ -176,15 +179,23 @@ impl Pulls {
     pub fn keep_log(&self, log: Digest, from: PeerKey) {
         let pulls = self.clone();
         self.start(Pull::Log(log), async move {
-            let kept = async {
-                let bytes = gather::small_blob(&pulls.network, log, vec![from]).await?;
-                pulls.store.put(vec![bytes]).await?;
-                Ok::<_, TransferError>(())
-            };
-            if let Err(error) = kept.await {
-                tracing::info!(log = %log.short(), %error, "the log stays with its volunteer only");
+            // The volunteer may be a moment away from having it on its shelf.
+            let mut backoff = Backoff::new(pulls.chance.clone(), LOG_AGAIN, LOG_AGAIN * 8);
+            for _ in 0..LOG_TRIES {
+                match pulls.take_log(log, from).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!(log = %log.short(), %error, "the log could not be taken over"),
+                }
+                tokio::time::sleep(backoff.step()).await;
             }
+            tracing::info!(log = %log.short(), "the log stays with its volunteer only");
         });
+    }
+
+    async fn take_log(&self, log: Digest, from: PeerKey) -> Result<(), TransferError> {
+        let bytes = gather::small_blob(&self.network, log, vec![from]).await?;
+        self.store.put(vec![bytes]).await?;
+        Ok(())
     }
 
     /// Asks every holder of a build whether it still has the artifact, and notes who has not.

@@ -208,15 +208,18 @@ impl Volunteer {
         stop: &CancellationToken,
     ) {
         let bytes = log.to_bytes();
-        let log_digest = match self.store.put(vec![bytes.clone().into()]).await {
-            Ok(digests) => digests.first().copied(),
-            Err(error) => {
-                tracing::warn!(%lease, %error, "the log cannot be kept");
-                None
-            }
-        };
-        let built = matches!(made.outcome, Outcome::Built { .. });
-        let report = Signed::new(&self.sworn(lease, request, made, log_digest, &bytes), self.farm, &self.secret);
+        // The report need not wait for the disk on the log's behalf: a log that is lost in a crash is missed by nobody's build.
+        let kept = self.store.put(vec![bytes.clone().into()]);
+        let told = self.tell(lease, request, self.sworn(lease, request, made, &bytes), stop);
+        let (kept, ()) = tokio::join!(kept, told);
+        if let Err(error) = kept {
+            tracing::warn!(%lease, %error, "the log cannot be kept");
+        }
+    }
+
+    async fn tell(&self, lease: LeaseId, request: &CheckedRequest, report: Report, stop: &CancellationToken) {
+        let built = matches!(report.outcome, Outcome::Built { .. });
+        let report = Signed::new(&report, self.farm, &self.secret);
         let mut backoff = Backoff::new(self.chance.clone(), Duration::from_millis(500), Duration::from_secs(60));
         loop {
             match self.coordinators.call(Control::Report(report.clone())).await {
@@ -239,7 +242,7 @@ impl Volunteer {
         }
     }
 
-    fn sworn(&self, lease: LeaseId, request: &CheckedRequest, made: Made, log: Option<Digest>, bytes: &[u8]) -> Report {
+    fn sworn(&self, lease: LeaseId, request: &CheckedRequest, made: Made, log: &[u8]) -> Report {
         let mut outcome = made.outcome;
         if let Outcome::BuildError { reason } | Outcome::Infrastructure { reason } = &mut outcome {
             reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
@@ -251,8 +254,8 @@ impl Volunteer {
             fingerprint: made.fingerprint,
             fetched: made.fetched.into(),
             built: made.built.into(),
-            log,
-            log_tail: tail(bytes),
+            log: Some(Digest::of(log)),
+            log_tail: tail(log),
         }
     }
 

@@ -109,12 +109,10 @@ impl Sink {
     }
 }
 
-/// A python that has aiosmtpd: from `venv` beside the build directory, else the system's.
+/// A python that has aiosmtpd: the one that `scripts/test` names, else the system's.
 async fn python() -> PathBuf {
-    let built = std::env::current_exe().unwrap();
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let beside = built.ancestors().map(|folder| folder.join("venv/bin/python3"));
-    let candidates = beside.chain([manifest.join("../target/venv/bin/python3"), PathBuf::from("python3")]);
+    let named = std::env::var_os("BARNRAISE_SMTP_PYTHON").map(PathBuf::from);
+    let candidates = named.into_iter().chain([PathBuf::from("python3")]);
     for python in candidates {
         let asked = Command::new(&python).args(["-c", "import aiosmtpd"]).stderr(Stdio::null()).status().await;
         if asked.is_ok_and(|status| status.success()) {
@@ -123,7 +121,7 @@ async fn python() -> PathBuf {
     }
     panic!(
         "this test needs a real mail server, python3 with aiosmtpd: \
-         `python3 -m venv target/venv && target/venv/bin/pip install aiosmtpd`"
+         `scripts/test` installs it, or name one in BARNRAISE_SMTP_PYTHON"
     );
 }
 
