@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::coordinator::mailer::config::{MailConfig, MailOptions, SmtpTls, Way};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
