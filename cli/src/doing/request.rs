@@ -1,7 +1,7 @@
 //! `node request`.
 
 use super::{Place, alone, failure};
-use crate::args::{RecipeArg, RequestArgs, SourceArg};
+use crate::args::{PlatformArg, RecipeArg, RequestArgs, SourceArg};
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
 use crate::sentences::{self, Said};
@@ -17,6 +17,7 @@ use node::client::session::{JoinError, Session};
 use node::client::wish::Wish;
 use protocol::farm::explain::HowBuilt;
 use protocol::id::RequestId;
+use protocol::platform::Require;
 use protocol::recipe::Recipe;
 use protocol::request::{Demand, Freshness};
 use std::path::{Path, PathBuf};
@@ -211,13 +212,20 @@ async fn source_of(source: Option<&SourceArg>) -> Result<Option<Arc<Imported>>, 
 }
 
 fn wish_of(args: &RequestArgs, recipe: Recipe, source: Option<&Imported>) -> Wish {
-    // Whoever says nothing wants what runs here.
-    let platform = args.platform.clone().unwrap_or_else(crate::args::PlatformArg::here).requires().into_iter();
+    let platform = match &args.platform {
+        Some(platform) => platform.requires().to_vec(),
+        // Whoever says nothing wants what runs here, as far as the recipe leaves that open.
+        None => {
+            let asked = recipe.requirement();
+            let is_open = |require: &Require| asked.iter().all(|(key, _)| key != require.key);
+            PlatformArg::here().requires().into_iter().filter(is_open).collect()
+        }
+    };
     Wish {
         recipe,
         options: args.option.iter().map(|chosen| (chosen.name.to_string(), chosen.value.clone())).collect(),
         source: source.map(|source| source.manifest.id()),
-        require: platform.chain(args.require.iter().cloned()).collect(),
+        require: platform.into_iter().chain(args.require.iter().cloned()).collect(),
         addresses: args.email.clone(),
         demand: Demand { agree: args.agree, freshness: if args.fresh { Freshness::Fresh } else { Freshness::Any } },
         priority: args.priority.into(),
