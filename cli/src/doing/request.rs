@@ -12,7 +12,7 @@ use node::artifact::upload::Uploads;
 use node::catalogue;
 use node::chance::Chance;
 use node::client::deliver::Delivery;
-use node::client::get::{Delivered, Errand, GetError, Got, Patience, Stage};
+use node::client::get::{Delivered, Errand, Got, Patience, Stage};
 use node::client::session::{JoinError, Session};
 use node::client::wish::Wish;
 use protocol::farm::explain::HowBuilt;
@@ -34,7 +34,11 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
         ));
     }
     let recipe = recipe_of(&args.recipe)?;
-    let source = source_of(args.source.as_ref()).await?;
+    let source = tokio::select! {
+        biased;
+        source = source_of(args.source.as_ref()) => source?,
+        () = place.stop.cancelled() => return Err(interrupted(Alone::No, None)),
+    };
     let wish = wish_of(&args, recipe, source.as_deref());
     wish.spec().map_err(|error| failure::of_wish(&error))?;
     match place.try_join().await {
@@ -53,7 +57,7 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
             alone::end(place, node).await;
             done
         }
-        Err(_) if place.stop.is_cancelled() => Err(Failure::new(Exit::Interrupted, Said::new("interrupted"))),
+        Err(_) if place.stop.is_cancelled() => Err(interrupted(Alone::No, None)),
         Err(error) => Err(failure::of_join(&error)),
     }
 }
@@ -84,16 +88,10 @@ impl Ask<'_> {
             folder: self.args.output.clone(),
         };
         let progress = self.place.output.progress();
-        let mut submitted = None;
         let mut seen = Seen::default();
         let chance = Chance::from_os();
         let got = {
-            let mut show = |stage| {
-                if let Stage::Submitted { request } = stage {
-                    submitted = Some(request);
-                }
-                seen.show(&progress, stage);
-            };
+            let mut show = |stage| seen.show(&progress, stage);
             tokio::select! {
                 biased;
                 () = self.place.stop.cancelled() => None,
@@ -102,9 +100,9 @@ impl Ask<'_> {
         };
         drop(progress);
         match got {
-            None => Err(self.interrupted(alone, submitted)),
+            None => self.broken_off(&interrupted(alone, seen.request), seen),
             Some(Ok(got)) => self.show(got),
-            Some(Err(error)) => Err(self.failed(&error)),
+            Some(Err(error)) => self.broken_off(&failure::of_get(&error), seen),
         }
     }
 
@@ -124,40 +122,49 @@ impl Ask<'_> {
         }
     }
 
-    fn interrupted(&self, alone: Alone, submitted: Option<RequestId>) -> Failure {
-        let said = match (alone, submitted) {
-            (Alone::Yes, _) => sentences::interrupted_alone(&again()),
-            (Alone::No, Some(request)) => sentences::interrupted(request),
-            (Alone::No, None) => {
-                Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again()))
-            }
-        };
-        Failure::new(Exit::Interrupted, said)
-    }
-
-    fn failed(&self, error: &GetError) -> Failure {
-        failure::of_get(error)
+    fn broken_off(&self, failure: &Failure, seen: Seen) -> Result<Exit, Failure> {
+        verb::request::broken_off(&self.place.output, failure, seen.shape, self.started.elapsed())
     }
 }
 
-/// Keeps the lines that are shown few: a request that has not changed is not spoken of again.
+fn interrupted(alone: Alone, submitted: Option<RequestId>) -> Failure {
+    let said = match (alone, submitted) {
+        (Alone::Yes, _) => sentences::interrupted_alone(&again()),
+        (Alone::No, Some(request)) => sentences::interrupted(request),
+        (Alone::No, None) => {
+            Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again()))
+        }
+    };
+    Failure::new(Exit::Interrupted, said)
+}
+
+/// The same, before a farm of one was there.
+pub(super) fn interrupted_alone() -> Failure {
+    interrupted(Alone::Yes, None)
+}
+
+/// What is known of the request so far.
 #[derive(Debug, Default)]
 struct Seen {
-    fetching: bool,
+    request: Option<RequestId>,
+    shape: RequestShape,
 }
 
 impl Seen {
     fn show(&mut self, progress: &Progress, stage: Stage) {
         match stage {
-            Stage::Signed { .. } | Stage::Submitted { .. } => {}
-            Stage::Seen { request, view } if view.ended_at.is_none() => {
-                verb::request::waiting(progress, request, &view)
+            Stage::Signed { build_key } => self.shape.build_key = Some(build_key.to_string()),
+            Stage::Submitted { request } => {
+                self.request = Some(request);
+                self.shape.request = Some(request.to_string());
             }
-            Stage::Seen { .. } => {}
-            Stage::Fetching(fetched) => {
-                self.fetching = true;
-                progress.transfer("fetching", fetched.done_bytes, fetched.total_bytes);
+            Stage::Seen { request, view } => {
+                self.shape = RequestShape::of(request, &view);
+                if view.ended_at.is_none() {
+                    verb::request::waiting(progress, request, &view);
+                }
             }
+            Stage::Fetching(fetched) => progress.transfer("fetching", fetched.done_bytes, fetched.total_bytes),
         }
     }
 }
