@@ -51,7 +51,11 @@ pub(super) async fn start(place: &Place) -> Result<Node, Failure> {
             fetch: FetchRules::default(),
         }),
     };
-    Node::start(config).await.map_err(failure::of_start)
+    tokio::select! {
+        biased;
+        started = Node::start(config) => started.map_err(failure::of_start),
+        () = place.stop.cancelled() => Err(super::request::interrupted_alone()),
+    }
 }
 
 /// Leaves when nobody needs the farm any more: no other command is connected, and every mail is written.

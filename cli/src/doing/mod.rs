@@ -37,13 +37,25 @@ pub(crate) struct Place {
 pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<Exit, Failure> {
     with_runtime(output, shared, async move |place| {
         let stop = place.stop.clone();
+        let interrupted = || Failure::new(Exit::Interrupted, Said::new("interrupted"));
+        let verb = match verb {
+            // It answers a signal itself, with its own words, and a farm of one takes a moment to end in order.
+            Verb::Request(args) => {
+                let place = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Err(interrupted()),
+                    settled = place.on_lan() => settled?,
+                };
+                return request::run(&place, *args).await;
+            }
+            verb => verb,
+        };
         let doing = async {
             if let Verb::Store(verb) = verb {
                 return store::run(&place, verb).await;
             }
             let place = place.on_lan().await?;
             match verb {
-                Verb::Request(args) => return request::run(&place, *args).await,
                 Verb::Status { request: None } => ask::farm(&place).await,
                 Verb::Status { request: Some(named) } => ask::request(&place, &named).await,
                 Verb::Logs(args) => logs::run(&place, &args).await,
@@ -52,15 +64,15 @@ pub(crate) fn verb(output: &Output, shared: &SharedArgs, verb: Verb) -> Result<E
                 Verb::Builds => ask::builds(&place).await,
                 Verb::Volunteers => ask::volunteers(&place).await,
                 Verb::Farm(FarmVerb::Show) => ask::ticket(&place).await,
-                Verb::Store(_) | Verb::Recipe(_) | Verb::Doctor | Verb::Completions { .. } => {
-                    unreachable!("these verbs need no farm and were done before")
+                Verb::Request(_) | Verb::Store(_) | Verb::Recipe(_) | Verb::Doctor | Verb::Completions { .. } => {
+                    unreachable!("these verbs were done before")
                 }
             }
         };
         tokio::select! {
             biased;
             done = doing => done,
-            () = past_patience(&stop) => Err(Failure::new(Exit::Interrupted, Said::new("interrupted"))),
+            () = past_patience(&stop) => Err(interrupted()),
         }
     })
 }
@@ -78,7 +90,7 @@ pub(crate) fn serve(output: &Output, shared: &SharedArgs, role: Role, args: Daem
     })
 }
 
-/// `request` answers a signal itself; this ends whatever does not.
+/// Ends a verb that does not answer a signal itself.
 async fn past_patience(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;

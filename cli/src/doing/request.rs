@@ -1,7 +1,7 @@
 //! `node request`.
 
 use super::{Place, alone, failure};
-use crate::args::{RecipeArg, RequestArgs, SourceArg};
+use crate::args::{PlatformArg, RecipeArg, RequestArgs, SourceArg};
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
 use crate::sentences::{self, Said};
@@ -12,11 +12,12 @@ use node::artifact::upload::Uploads;
 use node::catalogue;
 use node::chance::Chance;
 use node::client::deliver::Delivery;
-use node::client::get::{Delivered, Errand, GetError, Got, Patience, Stage};
+use node::client::get::{Delivered, Errand, Got, Patience, Stage};
 use node::client::session::{JoinError, Session};
 use node::client::wish::Wish;
 use protocol::farm::explain::HowBuilt;
 use protocol::id::RequestId;
+use protocol::platform::Require;
 use protocol::recipe::Recipe;
 use protocol::request::{Demand, Freshness};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,11 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
         ));
     }
     let recipe = recipe_of(&args.recipe)?;
-    let source = source_of(args.source.as_ref()).await?;
+    let source = tokio::select! {
+        biased;
+        source = source_of(args.source.as_ref()) => source?,
+        () = place.stop.cancelled() => return Err(interrupted(Alone::No, None)),
+    };
     let wish = wish_of(&args, recipe, source.as_deref());
     wish.spec().map_err(|error| failure::of_wish(&error))?;
     match place.try_join().await {
@@ -52,7 +57,7 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
             alone::end(place, node).await;
             done
         }
-        Err(_) if place.stop.is_cancelled() => Err(Failure::new(Exit::Interrupted, Said::new("interrupted"))),
+        Err(_) if place.stop.is_cancelled() => Err(interrupted(Alone::No, None)),
         Err(error) => Err(failure::of_join(&error)),
     }
 }
@@ -83,16 +88,10 @@ impl Ask<'_> {
             folder: self.args.output.clone(),
         };
         let progress = self.place.output.progress();
-        let mut submitted = None;
         let mut seen = Seen::default();
         let chance = Chance::from_os();
         let got = {
-            let mut show = |stage| {
-                if let Stage::Submitted { request } = stage {
-                    submitted = Some(request);
-                }
-                seen.show(&progress, stage);
-            };
+            let mut show = |stage| seen.show(&progress, stage);
             tokio::select! {
                 biased;
                 () = self.place.stop.cancelled() => None,
@@ -101,9 +100,9 @@ impl Ask<'_> {
         };
         drop(progress);
         match got {
-            None => Err(self.interrupted(alone, submitted)),
+            None => self.broken_off(&interrupted(alone, seen.request), seen),
             Some(Ok(got)) => self.show(got),
-            Some(Err(error)) => Err(self.failed(&error)),
+            Some(Err(error)) => self.broken_off(&failure::of_get(&error), seen),
         }
     }
 
@@ -123,40 +122,49 @@ impl Ask<'_> {
         }
     }
 
-    fn interrupted(&self, alone: Alone, submitted: Option<RequestId>) -> Failure {
-        let said = match (alone, submitted) {
-            (Alone::Yes, _) => sentences::interrupted_alone(&again()),
-            (Alone::No, Some(request)) => sentences::interrupted(request),
-            (Alone::No, None) => {
-                Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again()))
-            }
-        };
-        Failure::new(Exit::Interrupted, said)
-    }
-
-    fn failed(&self, error: &GetError) -> Failure {
-        failure::of_get(error)
+    fn broken_off(&self, failure: &Failure, seen: Seen) -> Result<Exit, Failure> {
+        verb::request::broken_off(&self.place.output, failure, seen.shape, self.started.elapsed())
     }
 }
 
-/// Keeps the lines that are shown few: a request that has not changed is not spoken of again.
+fn interrupted(alone: Alone, submitted: Option<RequestId>) -> Failure {
+    let said = match (alone, submitted) {
+        (Alone::Yes, _) => sentences::interrupted_alone(&again()),
+        (Alone::No, Some(request)) => sentences::interrupted(request),
+        (Alone::No, None) => {
+            Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again()))
+        }
+    };
+    Failure::new(Exit::Interrupted, said)
+}
+
+/// The same, before a farm of one was there.
+pub(super) fn interrupted_alone() -> Failure {
+    interrupted(Alone::Yes, None)
+}
+
+/// What is known of the request so far.
 #[derive(Debug, Default)]
 struct Seen {
-    fetching: bool,
+    request: Option<RequestId>,
+    shape: RequestShape,
 }
 
 impl Seen {
     fn show(&mut self, progress: &Progress, stage: Stage) {
         match stage {
-            Stage::Signed { .. } | Stage::Submitted { .. } => {}
-            Stage::Seen { request, view } if view.ended_at.is_none() => {
-                verb::request::waiting(progress, request, &view)
+            Stage::Signed { build_key } => self.shape.build_key = Some(build_key.to_string()),
+            Stage::Submitted { request } => {
+                self.request = Some(request);
+                self.shape.request = Some(request.to_string());
             }
-            Stage::Seen { .. } => {}
-            Stage::Fetching(fetched) => {
-                self.fetching = true;
-                progress.transfer("fetching", fetched.done_bytes, fetched.total_bytes);
+            Stage::Seen { request, view } => {
+                self.shape = RequestShape::of(request, &view);
+                if view.ended_at.is_none() {
+                    verb::request::waiting(progress, request, &view);
+                }
             }
+            Stage::Fetching(fetched) => progress.transfer("fetching", fetched.done_bytes, fetched.total_bytes),
         }
     }
 }
@@ -211,13 +219,20 @@ async fn source_of(source: Option<&SourceArg>) -> Result<Option<Arc<Imported>>, 
 }
 
 fn wish_of(args: &RequestArgs, recipe: Recipe, source: Option<&Imported>) -> Wish {
-    // Whoever says nothing wants what runs here.
-    let platform = args.platform.clone().unwrap_or_else(crate::args::PlatformArg::here).requires().into_iter();
+    let platform = match &args.platform {
+        Some(platform) => platform.requires().to_vec(),
+        // Whoever says nothing wants what runs here, as far as the recipe leaves that open.
+        None => {
+            let asked = recipe.requirement();
+            let is_open = |require: &Require| asked.iter().all(|(key, _)| key != require.key);
+            PlatformArg::here().requires().into_iter().filter(is_open).collect()
+        }
+    };
     Wish {
         recipe,
         options: args.option.iter().map(|chosen| (chosen.name.to_string(), chosen.value.clone())).collect(),
         source: source.map(|source| source.manifest.id()),
-        require: platform.chain(args.require.iter().cloned()).collect(),
+        require: platform.into_iter().chain(args.require.iter().cloned()).collect(),
         addresses: args.email.clone(),
         demand: Demand { agree: args.agree, freshness: if args.fresh { Freshness::Fresh } else { Freshness::Any } },
         priority: args.priority.into(),

@@ -82,6 +82,19 @@ pub(crate) fn failed(
     Ok(Exit::from(ended))
 }
 
+/// Shows why nobody waits here any more for a request that may go on, with all that is known of it.
+pub(crate) fn broken_off(
+    output: &Output,
+    failure: &Failure,
+    known: RequestShape,
+    elapsed: Duration,
+) -> Result<Exit, Failure> {
+    output.error(&failure.said);
+    let reason = Some(failure.said.what.clone());
+    output.object(&RequestShape { reason, elapsed_ms: Some(millis(elapsed)), ..known })?;
+    Ok(failure.exit)
+}
+
 fn failed_shape(request: RequestId, view: &RequestView, ended: &Ended, elapsed: Duration) -> RequestShape {
     let view = RequestView { explanation: Explanation::Ended(ended.clone()), ..view.clone() };
     RequestShape { elapsed_ms: Some(millis(elapsed)), ..RequestShape::of(request, &view) }
