@@ -129,6 +129,7 @@ impl Volunteer {
                 Ok(_) | Err(_) => {
                     let pause = backoff.step();
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => return,
                         () = work.notified() => {}
                         () = tokio::time::sleep(pause) => {}
@@ -219,6 +220,7 @@ impl Volunteer {
                 Err(error) => tracing::info!(%lease, %error, "the report waits for a coordinator"),
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(backoff.step()) => {}
             }
@@ -246,6 +248,7 @@ impl Volunteer {
     async fn keep_verdict(self, request: CheckedRequest, stop: CancellationToken) {
         let following = self.follow_to_verdict(&request);
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = following => {}
         }
@@ -305,6 +308,7 @@ impl Volunteer {
     async fn beat(self, bell: Bell, stop: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
                 () = bell.0.notified() => {}
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
