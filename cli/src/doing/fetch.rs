@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
 use crate::shape::{Outcome, RequestShape};
 use crate::verb;
-use node::artifact::transfer::Progress;
+use node::artifact::transfer::{Progress, Sink};
 use node::client::find::{Found, Search};
 use node::client::member::Member;
 use protocol::digest::Digest;
@@ -54,8 +54,9 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
     match session.find(key).await {
         Search::Found(found) => {
             let folder = folder(&recipe, key);
+            let sink = Sink::Folder(folder.clone());
             let delivery =
-                session.deliver(&found, &folder, progress).await.map_err(|error| failure::of_transfer(&error))?;
+                session.deliver(&found, sink, progress).await.map_err(|error| failure::of_transfer(&error))?;
             let files = request::files_of(&folder, &delivery)?;
             verb::fetch::show(&place.output, with_verdict(shape, &found), &folder, files, started.elapsed())
         }
@@ -87,7 +88,7 @@ async fn by_manifest(
 ) -> Result<Exit, Failure> {
     let contacts = member.network().peers().await.unwrap_or_default();
     let (progress, _) = watch::channel(Progress::default());
-    match member.session.fetch(manifest, contacts, None, &folder, progress).await {
+    match member.session.fetch(manifest, contacts, None, Sink::Folder(folder.clone()), progress).await {
         Ok(delivery) => {
             let files = request::files_of(&folder, &delivery)?;
             let shape = RequestShape { manifest: Some(manifest.to_string()), ..shape };

@@ -1,4 +1,4 @@
-//! A judged build's files, verified, into a folder.
+//! A judged build's files, verified, into a folder or a store.
 
 use super::find::Found;
 use super::session::Session;
@@ -9,7 +9,6 @@ use protocol::id::{BuildKey, ManifestId, PeerKey};
 use protocol::ticket::Contact;
 use protocol::tree::Manifest;
 use protocol::wire::Control;
-use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -29,7 +28,7 @@ pub struct Delivery {
 }
 
 impl Session {
-    /// Fetches a judged build into `folder`. When nobody who was asked has it any more, the farm is told.
+    /// Fetches a judged build into `sink`. When nobody who was asked has it any more, the farm is told.
     ///
     /// # Errors
     ///
@@ -37,14 +36,14 @@ impl Session {
     pub async fn deliver(
         &self,
         found: &Found,
-        folder: &Path,
+        sink: Sink,
         progress: watch::Sender<Progress>,
     ) -> Result<Delivery, TransferError> {
         let key = found.verified.verdict.build_key;
         let builders = found.verified.reports.iter().map(|(volunteer, _)| *volunteer);
         let named = builders.map(|key| Contact { key, addresses: Vec::new() });
         let contacts = found.holders.iter().cloned().chain(named).collect();
-        let result = self.fetch(found.verified.verdict.manifest, contacts, Some(key), folder, progress).await;
+        let result = self.fetch(found.verified.verdict.manifest, contacts, Some(key), sink, progress).await;
         if let Err(TransferError::Failed(_) | TransferError::NoProvider) = &result {
             // If no coordinator hears it, the next requester will tell.
             let _told = self.coordinators.call(Control::Missing { build_key: key }).await;
@@ -62,7 +61,7 @@ impl Session {
         manifest: ManifestId,
         contacts: Vec<Contact>,
         key: Option<BuildKey>,
-        folder: &Path,
+        sink: Sink,
         progress: watch::Sender<Progress>,
     ) -> Result<Delivery, TransferError> {
         let (arrived, arriving) = mpsc::channel(64);
@@ -70,7 +69,6 @@ impl Session {
         let mut providers = Providers::new(Vec::new(), arriving);
         let fetched = async {
             let manifest = fetch_manifest(&self.network, manifest, &mut providers).await?;
-            let sink = Sink::Folder(folder.to_owned());
             let sources = fetch_artifact(&self.network, &manifest, providers, sink, progress).await?;
             Ok(Delivery { manifest, sources })
         };

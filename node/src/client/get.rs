@@ -6,7 +6,7 @@ use super::order::OrderError;
 use super::session::Session;
 use super::wish::{SignedWish, Wish, WishError};
 use crate::artifact::import::Imported;
-use crate::artifact::transfer::{Progress, TransferError};
+use crate::artifact::transfer::{Progress, Sink, TransferError};
 use crate::artifact::upload::{Blobs, Both, Uploads};
 use crate::catalogue;
 use crate::chance::Chance;
@@ -101,6 +101,34 @@ pub enum GetError {
     NoVerdict,
 }
 
+/// What the farm answered, before anything is fetched.
+#[derive(Debug)]
+pub enum Answered {
+    /// There is a verdict.
+    Build(Box<Build>),
+    /// There is nothing to fetch.
+    Otherwise(Got),
+}
+
+/// A judged build that is wanted here.
+#[derive(Debug)]
+pub struct Build {
+    /// The verdict, and who may have the artifact.
+    pub found: Found,
+    /// The request; `None` when the build was found without asking for it.
+    pub request: Option<RequestId>,
+    /// How the request stood at the end; `None` when the build was found without asking for it.
+    pub view: Option<RequestView>,
+    /// Whether it was built for this request.
+    pub how: HowBuilt,
+}
+
+impl Answered {
+    fn build(found: Found, request: Option<RequestId>, view: Option<RequestView>, how: HowBuilt) -> Self {
+        Self::Build(Box::new(Build { found, request, view, how }))
+    }
+}
+
 /// Whether to wait for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -128,12 +156,24 @@ pub struct Errand<'a> {
 }
 
 impl Errand<'_> {
-    /// Runs the errand, telling `shown` what happens.
+    /// Runs the errand to its end, telling `shown` what happens.
     ///
     /// # Errors
     ///
     /// [`GetError`].
-    pub async fn run(self, chance: &Chance, shown: &mut dyn FnMut(Stage)) -> Result<Got, GetError> {
+    pub async fn run(self, chance: &Chance, shown: &mut impl FnMut(Stage)) -> Result<Got, GetError> {
+        match self.ask(chance, shown).await? {
+            Answered::Build(build) => self.fetch(*build, shown).await,
+            Answered::Otherwise(got) => Ok(got),
+        }
+    }
+
+    /// Finds the build or has it built; fetches nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`].
+    pub async fn ask(&self, chance: &Chance, shown: &mut impl FnMut(Stage)) -> Result<Answered, GetError> {
         let wish = self.wish.sign(self.session, chance)?;
         let build_key = wish.request.build_key;
         shown(Stage::Signed { build_key });
@@ -141,11 +181,11 @@ impl Errand<'_> {
             && self.wish.can_be_found()
             && let Search::Found(found) = self.session.find(build_key).await
         {
-            return self.fetch(&found, None, None, HowBuilt::Cached, shown).await;
+            return Ok(Answered::build(*found, None, None, HowBuilt::Cached));
         }
         let request = self.submit(&wish, chance, shown).await?;
         if self.patience == Patience::Detach {
-            return Ok(Got::Detached { request, build_key });
+            return Ok(Answered::Otherwise(Got::Detached { request, build_key }));
         }
         let view = self
             .session
@@ -156,11 +196,11 @@ impl Errand<'_> {
             .await?;
         let Explanation::Ended(ended) = view.explanation.clone() else { return Err(OrderError::Nonsense.into()) };
         let Ended::Built { how, .. } = &ended else {
-            return Ok(Got::Ended { request, view: Box::new(view), ended });
+            return Ok(Answered::Otherwise(Got::Ended { request, view: Box::new(view), ended }));
         };
         let how = *how;
         match self.session.find(build_key).await {
-            Search::Found(found) => self.fetch(&found, Some(request), Some(view), how, shown).await,
+            Search::Found(found) => Ok(Answered::build(*found, Some(request), Some(view), how)),
             Search::NotBuilt | Search::NobodyKnows => Err(GetError::NoVerdict),
         }
     }
@@ -170,7 +210,7 @@ impl Errand<'_> {
         &self,
         wish: &SignedWish,
         chance: &Chance,
-        shown: &mut dyn FnMut(Stage),
+        shown: &mut impl FnMut(Stage),
     ) -> Result<RequestId, GetError> {
         let recipe = &self.wish.recipe;
         let mut blobs = Vec::new();
@@ -192,21 +232,15 @@ impl Errand<'_> {
         Ok(request)
     }
 
-    async fn fetch(
-        &self,
-        found: &Found,
-        request: Option<RequestId>,
-        view: Option<RequestView>,
-        how: HowBuilt,
-        shown: &mut dyn FnMut(Stage),
-    ) -> Result<Got, GetError> {
+    async fn fetch(&self, build: Build, shown: &mut impl FnMut(Stage)) -> Result<Got, GetError> {
+        let Build { found, request, view, how } = build;
         let verdict = &found.verified.verdict;
         let folder = self
             .folder
             .clone()
             .unwrap_or_else(|| PathBuf::from(format!("{}-{}", self.wish.recipe.name(), verdict.build_key.short())));
         let (progress, mut watching) = watch::channel(Progress::default());
-        let fetching = self.session.deliver(found, &folder, progress);
+        let fetching = self.session.deliver(&found, Sink::Folder(folder.clone()), progress);
         let mut fetching = Box::pin(fetching);
         let delivery = loop {
             tokio::select! {

@@ -28,7 +28,7 @@ use protocol::wire::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// How far a requester's clock may be ahead.
 const CLOCK_AHEAD: Duration = Duration::from_secs(300);
@@ -49,8 +49,8 @@ pub struct Door {
     pub(super) clock: Clock,
     pub(super) desk: DeskBell,
     pub(super) seen: watch::Receiver<Arc<Vec<Sighting>>>,
-    /// Rises with every event of the farm.
-    pub(super) moved: watch::Receiver<u64>,
+    /// Rung at every event of the farm. Whoever waits is woken in the order of asking, so that simulated runs repeat.
+    pub(super) moved: Arc<Notify>,
     pub(super) pulls: Pulls,
     pub(super) logs: Logs,
     pub(super) hearsay: Hearsay,
@@ -356,25 +356,24 @@ impl Door {
 
     async fn watch(&self, request: RequestId, mark: u64, wait: Span) -> Answer {
         let until = tokio::time::Instant::now() + bounded(wait);
-        let mut moved = self.moved.clone();
         loop {
-            moved.mark_unchanged();
+            // Asked for before the look, so that nothing is missed between the two.
+            let moved = self.moved.notified();
             let view = self.view(request);
             let news = view.as_ref().is_none_or(|view| view_mark(view) != mark || view.ended_at.is_some());
             if news || tokio::time::Instant::now() >= until {
                 return Answer::Request(view.map(|view| (request, Box::new(view))));
             }
             let again = until.min(tokio::time::Instant::now() + LOOK_AGAIN);
-            // Time out or closed: look once more, the loop ends by itself.
-            let _told = tokio::time::timeout_at(again, moved.changed()).await;
+            // Told or out of time: look once more, the loop ends by itself.
+            let _told = tokio::time::timeout_at(again, moved).await;
         }
     }
 
     async fn log(&self, request: RequestId, offset: u64, wait: Duration) -> Answer {
         let until = tokio::time::Instant::now() + wait;
-        let mut moved = self.moved.clone();
         loop {
-            moved.mark_unchanged();
+            let moved = self.moved.notified();
             let Some(place) = self.ledger.read(|farm| LogPlace::of(farm, request)) else { return Answer::Log(None) };
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             if let Some(part) = self.logs.read(place, offset, left).await {
@@ -383,8 +382,8 @@ impl Door {
             if left.is_zero() {
                 return Answer::Log(Some(LogPart { offset, bytes: Vec::new(), state: LogState::NotStarted }));
             }
-            // Time out or closed: look once more, the loop ends by itself.
-            let _told = tokio::time::timeout_at(until, moved.changed()).await;
+            // Told or out of time: look once more, the loop ends by itself.
+            let _told = tokio::time::timeout_at(until, moved).await;
         }
     }
 

@@ -14,6 +14,7 @@
 
 pub mod config;
 pub mod folder;
+pub mod hand;
 pub mod letter;
 pub mod mail;
 mod reason;
@@ -22,6 +23,7 @@ mod text;
 
 use config::{MailConfig, Way};
 use folder::{Folder, FolderError};
+use hand::{Hand, HandError};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use letter::{Occasion, letter};
@@ -83,6 +85,7 @@ pub struct Mailer {
 enum Carrier {
     Smtp(Box<Smtp>),
     Folder(Folder),
+    Hand(Hand),
 }
 
 /// Mail cannot be sent as configured.
@@ -106,13 +109,15 @@ enum NotSent {
     Folder(#[from] FolderError),
     #[error(transparent)]
     Mail(#[from] MailError),
+    #[error(transparent)]
+    Hand(#[from] HandError),
 }
 
 impl NotSent {
     fn permanence(&self) -> Permanence {
         match self {
             Self::Smtp(error) => error.permanence(),
-            Self::Folder(_) => Permanence::Transient,
+            Self::Folder(_) | Self::Hand(_) => Permanence::Transient,
             Self::Mail(_) => Permanence::Permanent,
         }
     }
@@ -120,7 +125,7 @@ impl NotSent {
     fn is_about_the_letter(&self) -> bool {
         match self {
             Self::Smtp(error) => error.is_about_the_letter(),
-            Self::Folder(_) => false,
+            Self::Folder(_) | Self::Hand(_) => false,
             Self::Mail(_) => true,
         }
     }
@@ -151,6 +156,12 @@ impl Mailer {
             Way::Folder(directory) => Carrier::Folder(Folder::open(directory)?),
         };
         Ok(Self { from: config.from, carrier })
+    }
+
+    /// A mailer whose mails are taken by somebody in this process: for simulation.
+    #[must_use]
+    pub fn by_hand(from: From, hand: Hand) -> Self {
+        Self { from, carrier: Carrier::Hand(hand) }
     }
 
     /// Sends what is pending until `shutdown`; `wake` is notified when there may be something new.
@@ -266,6 +277,7 @@ impl Carrier {
     async fn carry(&self, mail: &Mail) -> Result<(), NotSent> {
         match self {
             Self::Smtp(smtp) => Ok(smtp.send(mail).await?),
+            Self::Hand(hand) => Ok(hand.give(mail).await?),
             Self::Folder(folder) => folder.store(mail).await.map_err(|error| {
                 tracing::error!(%error, "the mail directory cannot be written");
                 error.into()

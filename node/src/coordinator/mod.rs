@@ -43,7 +43,8 @@ use protocol::signed::SecretKey;
 use pull::Pulls;
 use replica::Told;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use std::sync::Arc;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,6 +86,8 @@ impl Coordinator {
         let tracker = TaskTracker::new();
         let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone(), wall_clock);
         let (mover, moved) = watch::channel(0);
+        let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone());
+        let moved = Arc::new(Notify::new());
         let pulls = Pulls::new(ledger.clone(), network.clone(), store.clone(), chance, stop.clone());
         let logs = Logs::new(network.clone(), store.clone());
         let herald = Herald {
@@ -99,7 +102,7 @@ impl Coordinator {
         tracker.spawn(pulls.clone().run());
         tracker.spawn(herald.run(stop.clone()));
         tracker.spawn(tell_desk(network.clone(), bell.clone(), stop.clone()));
-        tracker.spawn(note_moves(ledger.clone(), mover, stop.clone()));
+        tracker.spawn(note_moves(ledger.clone(), moved.clone(), stop.clone()));
         tracker.close();
         let door = Door { ledger, network, farm, secret, clock, desk: bell, seen, moved, pulls, logs, hearsay };
         Self { door, tracker }
@@ -142,7 +145,7 @@ async fn tell_desk(network: Network, bell: DeskBell, stop: CancellationToken) {
 }
 
 /// Lets those who watch a request know that the farm has moved.
-async fn note_moves(ledger: Ledger, mover: watch::Sender<u64>, stop: CancellationToken) {
+async fn note_moves(ledger: Ledger, moved: Arc<Notify>, stop: CancellationToken) {
     let mut events = ledger.events();
     loop {
         let told = tokio::select! {
@@ -151,7 +154,7 @@ async fn note_moves(ledger: Ledger, mover: watch::Sender<u64>, stop: Cancellatio
             told = events.next() => told,
         };
         match told {
-            Some(Told::Event(_) | Told::StartOver) => mover.send_modify(|moves| *moves += 1),
+            Some(Told::Event(_) | Told::StartOver) => moved.notify_waiters(),
             None => return,
         }
     }

@@ -143,6 +143,7 @@ impl Volunteer {
                 Ok(_) | Err(_) => {
                     let pause = backoff.step();
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => return,
                         () = work.notified() => {}
                         () = tokio::time::sleep(pause) => {}
@@ -236,6 +237,7 @@ impl Volunteer {
                 Err(error) => tracing::info!(%lease, %error, "the report waits for a coordinator"),
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(backoff.step()) => {}
             }
@@ -263,6 +265,7 @@ impl Volunteer {
     async fn keep_verdict(self, request: CheckedRequest, stop: CancellationToken) {
         let following = self.follow_to_verdict(&request);
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = following => {}
         }
@@ -322,6 +325,7 @@ impl Volunteer {
     async fn beat(self, bell: Bell, stop: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
                 () = bell.0.notified() => {}
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
