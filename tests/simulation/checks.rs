@@ -107,7 +107,8 @@ impl Checks {
             state.absorbed = entries.len();
         }
         let mut state = self.locked();
-        let between: Vec<_> = state.shadow.pending_notices().filter(|notice| notice.attempts > 0).map(|n| n.id).collect();
+        let between: Vec<_> =
+            state.shadow.pending_notices().filter(|notice| notice.attempts > 0).map(|n| n.id).collect();
         for notice in between {
             *state.excused.entry(notice).or_default() += 1;
         }
@@ -233,9 +234,12 @@ impl Checks {
     fn nobody_is_lost(&self) {
         let state = self.locked();
         let known = |request: &RequestId| state.shadow.view(*request, &[]).is_some();
-        let mut found: Vec<_> = state.acknowledged.keys().filter(|request| !known(request)).map(|request| {
-            format!("{} was acknowledged, and the farm does not know it", request.short())
-        }).collect();
+        let mut found: Vec<_> = state
+            .acknowledged
+            .keys()
+            .filter(|request| !known(request))
+            .map(|request| format!("{} was acknowledged, and the farm does not know it", request.short()))
+            .collect();
         for request in state.ended.keys().chain(&state.cancelled) {
             let open = state.shadow.view(*request, &[]).is_some_and(|view| view.ended_at.is_none());
             if open {
@@ -255,7 +259,10 @@ impl State {
     fn absorb(&mut self, log: &Log, entry: Entry) -> Vec<String> {
         let mut found = Vec::new();
         let index = entry.index;
-        log.note("ledger", format!("{index} {} {}", word(&entry.command), Digest::of(&protocol::codec::encode(&entry)).short()));
+        log.note(
+            "ledger",
+            format!("{index} {} {}", word(&entry.command), Digest::of(&protocol::codec::encode(&entry)).short()),
+        );
         self.learn(&entry.command);
         let before = self.shadow.clone();
         let applied = self.shadow.apply(entry);

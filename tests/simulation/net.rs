@@ -482,8 +482,13 @@ impl Net {
 
     /// Breaks these connections after a while, unless they were made anew or what was between them has gone.
     fn break_in_silence(&self, which: impl Fn(&Pair) -> bool) {
-        let links: Vec<_> =
-            self.locked().links.iter().filter(|(pair, _)| which(pair)).map(|(pair, link)| (*pair, link.number)).collect();
+        let links: Vec<_> = self
+            .locked()
+            .links
+            .iter()
+            .filter(|(pair, _)| which(pair))
+            .map(|(pair, link)| (*pair, link.number))
+            .collect();
         for (pair, number) in links {
             let (net, wait) = (self.clone(), SILENCE.0 + self.chance.below(SILENCE.1 - SILENCE.0));
             tokio::spawn(async move {

@@ -65,11 +65,8 @@ pub(crate) fn any_wish(chance: &Chance) -> Wish {
     const GREETINGS: [&str; 10] =
         ["one", "one", "two", "three", "four", "err-1", "limit-1", "shaky-1", "shaky-2", "taboo-1"];
     let pick = |of: u64| chance.below(of);
-    let recipe = if pick(4) == 0 {
-        Recipe::parse(BELL).unwrap()
-    } else {
-        node::catalogue::by_name("hello").unwrap().clone()
-    };
+    let recipe =
+        if pick(4) == 0 { Recipe::parse(BELL).unwrap() } else { node::catalogue::by_name("hello").unwrap().clone() };
     let addresses: BTreeSet<Address> =
         (0..pick(3)).map(|_| format!("p{}@example.org", pick(4)).parse().unwrap()).collect();
     Wish {
@@ -100,14 +97,8 @@ impl Person {
     /// The whole errand, tried again when the farm is not reached.
     async fn run(&self, wish: &Wish, patience: Patience) {
         for _ in 0..4 {
-            let errand = Errand {
-                session: &self.session,
-                uploads: &self.uploads,
-                wish,
-                source: None,
-                patience,
-                folder: None,
-            };
+            let errand =
+                Errand { session: &self.session, uploads: &self.uploads, wish, source: None, patience, folder: None };
             let mut shown = |stage: Stage| {
                 if let Stage::Submitted { request } = stage {
                     self.checks.acknowledge(request, wish.addresses.clone(), wish.demand);
@@ -180,8 +171,11 @@ impl Person {
     pub(crate) async fn fetch(&self, found: &Found, demand: Demand) -> Result<(), String> {
         let (store, verdict) = (Store::in_memory(), &found.verified.verdict);
         let (progress, _) = watch::channel(Progress::default());
-        let delivery =
-            self.session.deliver(found, Sink::Store(store.clone()), progress).await.map_err(|error| error.to_string())?;
+        let delivery = self
+            .session
+            .deliver(found, Sink::Store(store.clone()), progress)
+            .await
+            .map_err(|error| error.to_string())?;
         let key = verdict.build_key;
         match workshop::read_whole(&store, &delivery.manifest).await {
             Ok(_) if delivery.manifest.id() != verdict.manifest => {

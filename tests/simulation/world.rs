@@ -236,7 +236,13 @@ impl World {
     }
 
     /// Serves calls and streams as the program does.
-    fn serve(&self, seat: &Seat, router: Router, inbox: Inbox, life: &Life) -> broadcast::Receiver<node::network::News> {
+    fn serve(
+        &self,
+        seat: &Seat,
+        router: Router,
+        inbox: Inbox,
+        life: &Life,
+    ) -> broadcast::Receiver<node::network::News> {
         let (calls, bulk, _raft) = Calls::of(inbox);
         let (news, heard) = broadcast::channel(256);
         tokio::spawn(router.run(calls, news, life.stop.clone()));

@@ -23,9 +23,9 @@ mod text;
 
 use config::{MailConfig, Way};
 use folder::{Folder, FolderError};
-use hand::{Hand, HandError};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use hand::{Hand, HandError};
 use letter::{Occasion, letter};
 use mail::{From, Mail, MailError};
 use protocol::farm::command::{Command, Permanence, Reply};

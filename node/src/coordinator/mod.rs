@@ -42,9 +42,9 @@ use protocol::id::FarmId;
 use protocol::signed::SecretKey;
 use pull::Pulls;
 use replica::Told;
-use tokio::sync::broadcast::error::RecvError;
 use std::sync::Arc;
 use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,8 +85,6 @@ impl Coordinator {
         let Ground { ledger, network, store, farm, secret, clock, chance, hearsay, wall_clock } = ground;
         let tracker = TaskTracker::new();
         let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone(), wall_clock);
-        let (mover, moved) = watch::channel(0);
-        let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone());
         let moved = Arc::new(Notify::new());
         let pulls = Pulls::new(ledger.clone(), network.clone(), store.clone(), chance, stop.clone());
         let logs = Logs::new(network.clone(), store.clone());
