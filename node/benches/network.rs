@@ -79,8 +79,8 @@ async fn read_all(network: &Network, from: PeerKey) {
 
 fn loopback(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let mut group = criterion.benchmark_group("network");
     for transports in [Transports::Tcp, Transports::Quic] {
+        let mut group = criterion.benchmark_group("network");
         let name = |what: &str| BenchmarkId::new(what, format!("{transports:?}"));
         let (_daemon, contact) = runtime.block_on(daemon(transports));
         let key = contact.key;
@@ -102,8 +102,8 @@ fn loopback(criterion: &mut Criterion) {
         });
         group.throughput(Throughput::Bytes(BYTES as u64)).sample_size(10);
         group.bench_function(name("bulk"), |bencher| bencher.time(&runtime, || read_all(&network, key)));
+        group.finish();
     }
-    group.finish();
 }
 
 /// Times a future on a runtime of several threads, which criterion without its own executors cannot.

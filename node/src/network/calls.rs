@@ -177,10 +177,10 @@ impl Driver {
     pub(super) fn on_control(&mut self, event: request_response::Event<Control, Answer>) {
         use request_response::Event;
         match event {
-            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+            Event::Message { peer, connection_id, message: Message::Request { request_id, request, channel } } => {
                 let Some(key) = identity::peer_key(&peer) else { return };
                 match request {
-                    Control::Hello(hello) => self.on_hello(key, hello, channel),
+                    Control::Hello(hello) => self.on_hello(key, connection_id, hello, channel),
                     request => {
                         if let Control::Evicted { build_key } = &request {
                             self.strike_provider(*build_key, &peer);
@@ -189,10 +189,10 @@ impl Driver {
                     }
                 }
             }
-            Event::Message { peer, message: Message::Response { request_id, response }, .. } => {
+            Event::Message { peer, connection_id, message: Message::Response { request_id, response } } => {
                 let Some(key) = identity::peer_key(&peer) else { return };
                 if self.is_greeting(&key, request_id) {
-                    self.on_hello_answered(key, response);
+                    self.on_hello_answered(key, connection_id, response);
                 } else {
                     self.exchanges.control.settle(request_id, Ok(response));
                 }

@@ -6,10 +6,11 @@
 use super::address;
 use super::driver::Driver;
 use super::gossip::bucket::Bucket;
-use super::peers::Standing;
+use super::peers::{Carries, Standing};
 use super::{CallError, PeerChange, identity};
 use libp2p::PeerId;
 use libp2p::request_response::{OutboundRequestId, ResponseChannel};
+use libp2p::swarm::ConnectionId;
 use protocol::id::PeerKey;
 use protocol::ticket::MAX_ADDRESSES;
 use protocol::wire::{Answer, CONTROL_TIMEOUT, Control, Hello, Refusal};
@@ -22,11 +23,11 @@ const MAX_HELLO_BYTES: usize = 32 << 10;
 const MAX_PROGRAM_BYTES: usize = 64;
 /// How long a refused peer may take to hear so and hang up; closing at once could overtake the answer.
 const PARTING: Duration = Duration::from_secs(1);
-/// How often a peer may say `Hello` again.
+/// How often a peer may say `Hello` again on one connection.
 const HELLOS: u32 = 16;
 const HELLO_EVERY: Duration = Duration::from_secs(1);
 
-/// The share of greetings of a peer that was just met.
+/// The share of greetings on a new connection.
 pub(super) fn hellos(now: Instant) -> Bucket {
     Bucket::full(HELLOS, HELLO_EVERY, now)
 }
@@ -49,11 +50,18 @@ impl Driver {
     }
 
     /// A peer says `Hello`.
-    pub(super) fn on_hello(&mut self, key: PeerKey, hello: Hello, channel: ResponseChannel<Answer>) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.hellos.take(Instant::now()) {
+    pub(super) fn on_hello(
+        &mut self,
+        key: PeerKey,
+        connection: ConnectionId,
+        hello: Hello,
+        channel: ResponseChannel<Answer>,
+    ) {
+        let Some(link) = self.peers.get_mut(&key).and_then(|peer| peer.link_mut(connection)) else { return };
+        if !link.hellos.take(Instant::now()) {
             return self.answer_control(channel, Answer::Refused(Refusal::Busy));
         }
+        link.carries = Carries::Calls;
         match self.check(&hello) {
             Ok(()) => {
                 let answer = Answer::Hello(self.say_hello());
@@ -68,7 +76,10 @@ impl Driver {
     }
 
     /// A peer answers our `Hello`.
-    pub(super) fn on_hello_answered(&mut self, key: PeerKey, answer: Answer) {
+    pub(super) fn on_hello_answered(&mut self, key: PeerKey, connection: ConnectionId, answer: Answer) {
+        if let Some(link) = self.peers.get_mut(&key).and_then(|peer| peer.link_mut(connection)) {
+            link.carries = Carries::Calls;
+        }
         match answer {
             Answer::Hello(hello) => match self.check(&hello) {
                 Ok(()) => self.greeted(key, hello),

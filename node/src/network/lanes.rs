@@ -7,7 +7,7 @@
 
 use super::config::Transports;
 use super::driver::Driver;
-use super::peers::{Arrival, BulkReply, Lane, MAX_ERRANDS, Opener, Peer};
+use super::peers::{Arrival, BulkReply, Carries, Lane, MAX_ERRANDS, Opener, Peer};
 use super::{BulkStream, CallError, address, bulk, identity};
 use libp2p::Multiaddr;
 use libp2p::swarm::ConnectionId;
@@ -201,13 +201,16 @@ impl Driver {
     }
 }
 
-/// A TCP connection beside the first one, which carries the calls.
+/// A TCP connection beside the one that carries the calls.
 fn dedicated(peer: &Peer) -> Option<ConnectionId> {
-    peer.links.iter().skip(1).find(|link| address::is_tcp(&link.address)).map(|link| link.id)
+    let beside = peer.latest_process().iter().skip(1);
+    beside
+        .filter(|link| link.carries == Carries::Streams)
+        .find(|link| address::is_tcp(&link.address))
+        .map(|link| link.id)
 }
 
-/// The best connection that there is: a dedicated one, any TCP, the first.
+/// The best connection that there is: a dedicated one, or that of the calls.
 fn best(peer: &Peer) -> Option<ConnectionId> {
-    let tcp = || peer.links.iter().find(|link| address::is_tcp(&link.address)).map(|link| link.id);
-    dedicated(peer).or_else(tcp).or_else(|| peer.links.first().map(|link| link.id))
+    dedicated(peer).or_else(|| peer.latest_process().first().map(|link| link.id))
 }

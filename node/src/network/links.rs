@@ -2,8 +2,8 @@
 
 use super::address::Reach;
 use super::driver::{Driver, reason};
-use super::peers::{Lane, Link, Opener, Standing};
-use super::{CallError, PeerChange, address, behaviour, identity};
+use super::peers::{Carries, Lane, Link, Opener, Standing};
+use super::{CallError, PeerChange, address, behaviour, greeting, identity};
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, ConnectionId, DialError};
@@ -43,7 +43,8 @@ impl Driver {
         let address = address::without_peer(endpoint.get_remote_address().clone());
         tracing::debug!(peer = ?key, %address, ?opener, "connected");
         let peer = self.peers.entry(key);
-        peer.links.push(Link { id: connection, address, opener });
+        let hellos = greeting::hellos(Instant::now());
+        peer.links.push(Link { id: connection, address, opener, carries: Carries::Streams, hellos });
         let is_lane = matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection);
         match (&peer.standing, opener) {
             (Standing::Apart | Standing::Dialing { .. } | Standing::Greeting { asked: None, .. }, Opener::Us) => {

@@ -4,7 +4,7 @@ use super::behaviour::RaftBytes;
 use super::bulk::Substream;
 use super::gossip::bucket::Bucket;
 use super::redial::Redial;
-use super::{BulkStream, CallError, greeting, identity};
+use super::{BulkStream, CallError, identity};
 use libp2p::request_response::{InboundRequestId, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
@@ -36,8 +36,6 @@ pub(super) struct Peer {
     pub(super) lane: Lane,
     /// The `Hello` that was said again and not yet answered.
     pub(super) saying: Option<OutboundRequestId>,
-    /// How often it may say `Hello`.
-    pub(super) hellos: Bucket,
     /// Set while the peer is to be kept connected.
     pub(super) redial: Option<Redial>,
 }
@@ -50,6 +48,19 @@ pub(super) struct Link {
     pub(super) address: Multiaddr,
     /// Who dialled.
     pub(super) opener: Opener,
+    /// Whether `Hello` was exchanged on it.
+    pub(super) carries: Carries,
+    /// How often the peer may say `Hello` on it.
+    pub(super) hellos: Bucket,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// `Hello` was exchanged on it: a process of the peer began with it.
+    Calls,
+    /// Not a word of greeting yet: a lane for bulk, or a process that is about to greet.
+    Streams,
 }
 
 /// Who dialled a connection.
@@ -170,7 +181,6 @@ impl Peer {
             held: Vec::new(),
             lane: Lane::None,
             saying: None,
-            hellos: greeting::hellos(Instant::now()),
             redial: None,
         }
     }
@@ -178,6 +188,18 @@ impl Peer {
     /// Whether `Hello` was exchanged on a connection that is still open.
     pub(super) fn is_greeted(&self) -> bool {
         matches!(self.standing, Standing::Greeted { .. })
+    }
+
+    /// The connection of this name.
+    pub(super) fn link_mut(&mut self, id: ConnectionId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.id == id)
+    }
+
+    /// The connection with which the peer greeted last, and those opened since. Several processes may share a key (the
+    /// commands of one person do): whoever is called back is the one that spoke last.
+    pub(super) fn latest_process(&self) -> &[Link] {
+        let begin = self.links.iter().rposition(|link| link.carries == Carries::Calls).unwrap_or_default();
+        &self.links[begin..]
     }
 
     /// Tells everybody who waits for this peer that it failed.

@@ -112,6 +112,19 @@ fn tcp_connections(port: u16) -> usize {
 }
 
 #[tokio::test]
+async fn of_several_processes_with_one_key_the_last_to_greet_is_called_back() {
+    let daemon = Node::daemon(1);
+    let mut processes = Vec::new();
+    for _ in 0..3 {
+        let mut latest = Node::start(command(2));
+        latest.meet(&daemon).await;
+        let _stream = soon(daemon.network.open_bulk(latest.key())).await.unwrap();
+        soon(latest.inbox.bulk.recv()).await.unwrap();
+        processes.push(latest);
+    }
+}
+
+#[tokio::test]
 async fn what_exceeds_a_peers_share_is_reset_and_a_closed_stream_frees_its_place() {
     let limits = Limits { bulk_per_peer: 2, ..Limits::VOLUNTEER };
     let mut daemon = Node::start(NetworkConfig { limits, ..config(1, Transports::Tcp) });

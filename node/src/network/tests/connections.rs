@@ -140,3 +140,13 @@ async fn the_driver_ends_with_its_last_handle() {
     drop(network);
     soon(driver).await.unwrap();
 }
+
+#[tokio::test]
+async fn commands_of_one_person_may_follow_each_other_without_pause() {
+    let daemon = Node::daemon(1);
+    for _ in 0..40 {
+        let command = Node::start(command(2));
+        command.meet(&daemon).await;
+        command.network.shut_down().await;
+    }
+}
