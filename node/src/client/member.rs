@@ -4,12 +4,14 @@ use super::session::{JoinError, Session, Start};
 use crate::artifact::transfer::{self, Permission};
 use crate::artifact::upload::Uploads;
 use crate::clock::Clock;
-use crate::home::{Home, KeyName};
+use crate::home::Home;
 use crate::network::config::{NetworkConfig, Transports};
 use crate::network::{self, Inbox, Network};
+use protocol::signed::SecretKey;
 use protocol::ticket::Ticket;
 use protocol::time::Timestamp;
 use protocol::wire::{Hello, PROTOCOL_VERSION};
+use rand::Rng as _;
 use std::sync::Arc;
 
 /// A command that has joined its farm.
@@ -29,7 +31,11 @@ impl Member {
     /// [`JoinError`].
     pub async fn join(home: &Home, ticket: Option<&Ticket>, transports: Transports) -> Result<Self, JoinError> {
         let start = Start::find(home, ticket)?;
-        let secret = home.key(KeyName::Requester)?;
+        // Any number of commands may run at once for one person, and each is a peer of its own: were they one, a source would
+        // be asked of whichever connected last. What they ask is signed by the person's key.
+        let mut seed = [0; 32];
+        rand::rng().fill_bytes(&mut seed);
+        let secret = SecretKey::from_seed(&seed);
         let config = NetworkConfig {
             transports,
             address_book: start.contacts.clone(),
