@@ -1,8 +1,8 @@
 //! Where calls come in: each is checked, becomes a command or a look at the farm, and is answered.
 //!
-//! The caller is who the connection says it is. A request, subscription, cancellation or report counts by the key that
-//! signed it, not by who brought it, and only coordinators may bring what somebody else signed; a lease is touched by its
-//! own volunteer only. Addresses reach no answer.
+//! The caller is who the connection says it is. A request, subscription or cancellation counts by the key that signed it,
+//! whoever brings it: a command connects under a key of its own, and nobody gains by repeating what somebody else signed. Of
+//! reports only coordinators may bring another's; a lease is touched by its own volunteer only. Addresses reach no answer.
 
 use super::desk::{DeskBell, Word};
 use super::judge::judged;
@@ -61,7 +61,7 @@ impl Door {
     pub async fn control(&self, caller: Caller, call: Control) -> Option<Answer> {
         Some(match call {
             Control::Submit { request, subscriptions } => self.submit(caller, request, &subscriptions).await,
-            Control::Cancel(cancellation) => self.cancel(caller, &cancellation).await,
+            Control::Cancel(cancellation) => self.cancel(&cancellation).await,
             Control::Find(key) => self.find(key).await,
             Control::Request(named) => self.request(&named),
             Control::Farm => Answer::Farm(Box::new(self.farm_view())),
@@ -118,9 +118,6 @@ impl Door {
             Ok(checked) => checked,
             Err(error) => return invalid(error),
         };
-        if !self.may_bring(caller, &checked.requester) {
-            return Answer::Refused(Refusal::NotAllowed);
-        }
         if checked.request.issued_at > self.clock.now() + CLOCK_AHEAD {
             return invalid("the requester's clock is more than five minutes ahead of the coordinator's");
         }
@@ -170,21 +167,17 @@ impl Door {
             .collect()
     }
 
-    async fn cancel(&self, caller: Caller, signed: &Signed) -> Answer {
+    async fn cancel(&self, signed: &Signed) -> Answer {
         let cancellation: Cancellation = match signed.open(self.farm) {
             Ok(cancellation) => cancellation,
             Err(error) => return invalid(error),
         };
-        if !self.may_bring(caller, &signed.key) {
-            return Answer::Refused(Refusal::NotAllowed);
-        }
         self.command(Command::Cancel { request: cancellation.request, by: signed.key }).await
     }
 
-    /// A peer brings its own words, a coordinator anybody's. This node itself speaks for the requester of its own home.
+    /// A volunteer brings its own reports, a coordinator anybody's.
     fn may_bring(&self, caller: Caller, author: &PeerKey) -> bool {
         caller.peer == *author
-            || caller.peer == self.network.local()
             || self.ledger.read(|farm| farm.charter().is_some_and(|(charter, _)| charter.is_coordinator(&caller.peer)))
     }
 
