@@ -3,17 +3,15 @@
 //! Peers say whose they are, and nobody need believe them: a farm is listed only when one of its peers hands over a charter
 //! that the farm's key signed. Which of the farms that are here is the right one is for a person to know.
 
-use super::member::hello;
+use super::member::{hello, passing_key};
 use crate::network::config::{NetworkConfig, StartError, Transports};
 use crate::network::{self, Keep, Network, scout};
 use futures::future::join_all;
 use protocol::charter::Charter;
 use protocol::id::{FarmId, PeerKey};
 use protocol::request::Name;
-use protocol::signed::SecretKey;
 use protocol::ticket::{Contact, MAX_PEERS, Ticket};
 use protocol::wire::{Answer, Control};
-use rand::Rng as _;
 use std::time::Duration;
 
 /// How long one peer may take to connect and answer.
@@ -46,10 +44,7 @@ pub async fn look_around(transports: Transports) -> Result<Vec<Sighted>, StartEr
 
 /// Asks peers for charter and ticket; `None` when none of them proves that the farm is what it says.
 async fn visit(farm: FarmId, contacts: Vec<Contact>, transports: Transports) -> Result<Option<Sighted>, StartError> {
-    let mut seed = [0; 32];
-    rand::rng().fill_bytes(&mut seed);
-    let secret = SecretKey::from_seed(&seed);
-    let config = NetworkConfig { transports, ..NetworkConfig::command(secret, farm, hello()) };
+    let config = NetworkConfig { transports, ..NetworkConfig::command(passing_key(), farm, hello()) };
     let (network, _inbox) = network::start(config)?;
     let mut sighted = None;
     for contact in &contacts {

@@ -1,4 +1,8 @@
 //! A command as a peer of its farm: its own short-lived network, and its source served while the farm takes it over.
+//!
+//! A command connects under a key of its own, drawn anew each time, and signs what it asks for as the person of its home.
+//! Several commands of one person would otherwise be one peer to everybody: a source would be asked of the wrong one, and the
+//! seventh would find the peer's share of connections used up.
 
 use super::session::{JoinError, Session, Start};
 use crate::artifact::transfer::{self, Permission};
@@ -31,15 +35,10 @@ impl Member {
     /// [`JoinError`].
     pub async fn join(home: &Home, ticket: Option<&Ticket>, transports: Transports) -> Result<Self, JoinError> {
         let start = Start::find(home, ticket)?;
-        // Any number of commands may run at once for one person, and each is a peer of its own: were they one, a source would
-        // be asked of whichever connected last. What they ask is signed by the person's key.
-        let mut seed = [0; 32];
-        rand::rng().fill_bytes(&mut seed);
-        let secret = SecretKey::from_seed(&seed);
         let config = NetworkConfig {
             transports,
             address_book: start.contacts.clone(),
-            ..NetworkConfig::command(secret, start.farm, hello())
+            ..NetworkConfig::command(passing_key(), start.farm, hello())
         };
         let (network, inbox) = network::start(config).map_err(|error| JoinError::Network(error.to_string()))?;
         let Inbox { control, park, bulk, raft, news } = inbox;
@@ -65,6 +64,13 @@ impl Member {
     pub async fn leave(self) {
         self.session.network.shut_down().await;
     }
+}
+
+/// A key for one command's connections, gone when it ends.
+pub(super) fn passing_key() -> SecretKey {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    SecretKey::from_seed(&seed)
 }
 
 /// What a command says of itself.

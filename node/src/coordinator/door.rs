@@ -1,8 +1,8 @@
 //! Where calls come in: each is checked, becomes a command or a look at the farm, and is answered.
 //!
 //! The caller is who the connection says it is. A request, subscription or cancellation counts by the key that signed it,
-//! not by who brought it; a report comes from its own volunteer or through a coordinator, and a lease is touched by its own
-//! volunteer only. Addresses reach no answer.
+//! whoever brings it: a command connects under a key of its own, and nobody gains by repeating what somebody else signed. Of
+//! reports only coordinators may bring another's; a lease is touched by its own volunteer only. Addresses reach no answer.
 
 use super::desk::{DeskBell, Word};
 use super::judge::judged;
@@ -178,7 +178,6 @@ impl Door {
     /// A volunteer brings its own reports, a coordinator anybody's.
     fn may_bring(&self, caller: Caller, author: &PeerKey) -> bool {
         caller.peer == *author
-            || caller.peer == self.network.local()
             || self.ledger.read(|farm| farm.charter().is_some_and(|(charter, _)| charter.is_coordinator(&caller.peer)))
     }
 
