@@ -119,7 +119,7 @@ fn a_farm_is_found_on_the_local_network() {
     let request = ["request", "hello", "--lan", "--json", "--option", "greeting=lan", "--output", "out"];
     let ran = wire.run(Host::House, &requester, &request);
     let json = ran.ended_with(0).json();
-    eprintln!("found by mDNS, built and fetched in {} ms", json["elapsed_ms"]);
+    eprintln!("in the farm found by mDNS, built and fetched in {} ms", json["elapsed_ms"]);
     assert_eq!((&json["outcome"], Made::of(&json).says()), (&Value::from("built"), "lan".to_owned()));
 
     let mut mill = wire.start(Host::Barn, &farm.home("mill"), &["--json", "--coordinator", "--farm-name", "mill"]);
