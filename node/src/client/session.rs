@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 
 /// How long looking for the farm may take in all.
 pub const JOIN_WITHIN: Duration = Duration::from_secs(10);
-/// How long to wait for a coordinator once some peer has answered.
-const COORDINATOR_GRACE: Duration = Duration::from_secs(2);
+/// How long to wait for a coordinator once some peer has answered: one that takes longer is asked when it is there.
+const COORDINATOR_GRACE: Duration = Duration::from_millis(300);
 
 /// Connected to a farm.
 #[derive(Clone, Debug)]
