@@ -12,6 +12,7 @@ use node::artifact::upload::Uploads;
 use node::chance::Chance;
 use node::client::session::Session;
 use node::clock::Clock;
+use node::config::WallClock;
 use node::coordinator::ledger::{InMemory, Ledger};
 use node::coordinator::mailer::Mailer;
 use node::coordinator::mailer::hand::{Hand, Handed};
@@ -283,6 +284,7 @@ impl World {
             clock: clock.clone(),
             chance: Chance::seeded(self.chance.number()),
             hearsay: hearsay.clone(),
+            wall_clock: WallClock::Checked,
         };
         let running = Coordinator::start(ground, &life.stop);
         let router = Router { door: Some(running.door().clone()), ..self.router(&self.coordinator, hearsay) };
@@ -290,7 +292,7 @@ impl World {
         tokio::spawn(follow(ledger.clone(), memory.clone(), self.checks.clone(), life.stop.clone()));
         let (hand, handed) = Hand::channel();
         let mailer = Mailer::by_hand(node::coordinator::mailer::mail::From::parse("farm@example.org").unwrap(), hand);
-        let ticket = watch::channel("farm1".to_owned()).1;
+        let ticket = watch::channel(Ticket { farm: self.farm, coordinators: Vec::new(), peers: Vec::new() }).1;
         tokio::spawn(post::run(mailer, ledger, clock, ticket, life.stop.clone()));
         tokio::spawn(take_mail(handed, self.checks.clone(), self.chance.clone(), self.flaw, life.alive.clone()));
         life.ledger = Some(memory);
