@@ -1,7 +1,7 @@
 //! Logs for those who follow a build: pulled from the volunteer while it runs, read from the store afterwards.
 //!
 //! However many follow a lease, its log is pulled from the volunteer once: the first follower at an offset pulls, the others
-//! wait for what it gets. What was pulled is remembered within bounds.
+//! wait for what it gets, and whoever does not wait is told what is remembered. What was pulled is remembered within bounds.
 
 use crate::artifact::Store;
 use crate::artifact::gather;
@@ -12,8 +12,9 @@ use protocol::id::{LeaseId, PeerKey, RequestId};
 use protocol::time::Span;
 use protocol::wire::{Answer, LogPart, LogState, MAX_LOG_BYTES, Park};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// Bytes of one log that are remembered while it grows.
 const REMEMBERED_BYTES: usize = 1 << 20;
@@ -61,7 +62,15 @@ impl LogPlace {
 pub struct Logs {
     network: Network,
     store: Store,
-    growing: Arc<Mutex<BTreeMap<LeaseId, Arc<tokio::sync::Mutex<Growing>>>>>,
+    growing: Arc<Mutex<BTreeMap<LeaseId, Arc<Followed>>>>,
+}
+
+/// A log that grows, and who pulls more of it.
+#[derive(Debug, Default)]
+struct Followed {
+    /// Held by the one who waits for the volunteer.
+    pulling: tokio::sync::Mutex<()>,
+    remembered: Mutex<Growing>,
 }
 
 /// The remembered end of a growing log.
@@ -101,26 +110,37 @@ impl Logs {
     }
 
     async fn read_growing(&self, lease: LeaseId, volunteer: PeerKey, offset: u64, wait: Duration) -> Option<LogPart> {
-        let growing = self.growing(lease);
-        // Whoever holds the lock pulls; the others find what it got.
-        let mut growing = growing.lock().await;
-        if let Some(part) = growing.at(offset) {
+        let followed = self.growing(lease);
+        let until = Instant::now() + wait;
+        if offset < followed.remembered().offset {
+            // Forgotten here, and so long ago that the volunteer need not wait for it.
+            return self.pull(lease, volunteer, offset, Duration::ZERO).await;
+        }
+        if let Some(part) = followed.remembered().at(offset) {
             return Some(part);
         }
-        let next = growing.offset + growing.bytes.len() as u64;
-        let from = if offset < growing.offset { offset } else { next.max(offset) };
-        let pull = Park::FollowLease { lease, offset: from, wait: Span::from(wait) };
-        match self.network.park(volunteer, pull).await {
-            Ok(Answer::Log(Some(part))) => {
-                growing.take_in(&part);
-                Some(part)
-            }
+        let Ok(_turn) = timeout_at(until, followed.pulling.lock()).await else {
+            // Somebody else waits for more, and it has not come.
+            return Some(LogPart { offset, bytes: Vec::new(), state: LogState::Growing });
+        };
+        if let Some(part) = followed.remembered().at(offset) {
+            return Some(part);
+        }
+        let from = followed.remembered().end().max(offset);
+        let part = self.pull(lease, volunteer, from, until.saturating_duration_since(Instant::now())).await?;
+        followed.remembered().take_in(&part);
+        Some(part)
+    }
+
+    async fn pull(&self, lease: LeaseId, volunteer: PeerKey, offset: u64, wait: Duration) -> Option<LogPart> {
+        match self.network.park(volunteer, Park::FollowLease { lease, offset, wait: Span::from(wait) }).await {
+            Ok(Answer::Log(part)) => part,
             // The volunteer does not hold the lease any more: the report is on its way.
             Ok(_) | Err(_) => None,
         }
     }
 
-    fn growing(&self, lease: LeaseId) -> Arc<tokio::sync::Mutex<Growing>> {
+    fn growing(&self, lease: LeaseId) -> Arc<Followed> {
         // Inserting and removing leave the map whole.
         let mut leases = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         if leases.len() >= REMEMBERED_LEASES && !leases.contains_key(&lease) {
@@ -130,7 +150,19 @@ impl Logs {
     }
 }
 
+impl Followed {
+    fn remembered(&self) -> MutexGuard<'_, Growing> {
+        // Taking in a stretch leaves what is remembered whole.
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Growing {
+    /// Where what is remembered ends.
+    fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+
     /// What is remembered at `offset`, if anything is.
     fn at(&self, offset: u64) -> Option<LogPart> {
         let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
@@ -143,7 +175,7 @@ impl Growing {
     }
 
     fn take_in(&mut self, part: &LogPart) {
-        if part.offset != self.offset + self.bytes.len() as u64 {
+        if part.offset != self.end() {
             self.offset = part.offset;
             self.bytes.clear();
         }
