@@ -93,7 +93,7 @@ pub(crate) struct DaemonArgs {
     /// Mail server: smtp://[USER@]HOST[:PORT] or smtps://…
     #[arg(long, env = "NODE_SMTP", value_name = "URL", help_heading = "Mail")]
     pub(crate) smtp: Option<Smtp>,
-    /// How smtp:// is protected [default: starttls]
+    /// How smtp:// is protected [default: starttls; none on this machine, unless --smtp-ca is given]
     #[arg(long, env = "NODE_SMTP_TLS", value_enum, help_heading = "Mail")]
     pub(crate) smtp_tls: Option<SmtpTls>,
     /// Trust this certificate authority (PEM) for the mail server

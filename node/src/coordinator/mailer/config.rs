@@ -259,9 +259,12 @@ impl SmtpConfig {
                 return Err(MailConfigError::Server("smtps is TLS from the first byte; `--smtp-tls` is for smtp://"));
             }
             ("smtp", Some(SmtpTls::StartTls)) => (Security::StartTls(trust()?), 587),
-            ("smtp", None) if !is_this_machine(&host) => (Security::StartTls(trust()?), 587),
+            // Whoever names an authority wants TLS.
+            ("smtp", None) if options.smtp_ca.is_some() || !is_this_machine(&host) => {
+                (Security::StartTls(trust()?), 587)
+            }
             ("smtp", _) if options.smtp_ca.is_some() => {
-                return Err(MailConfigError::Alone { option: "--smtp-ca", needs: "TLS: add `--smtp-tls starttls`" });
+                return Err(MailConfigError::Alone { option: "--smtp-ca", needs: "TLS: leave `--smtp-tls none` out" });
             }
             ("smtp", _) => (Security::None, 25),
             _ => return Err(MailConfigError::Server("the scheme is neither smtp nor smtps")),
