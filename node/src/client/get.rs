@@ -14,7 +14,11 @@ use protocol::farm::explain::{Ended, Explanation, HowBuilt, RequestView};
 use protocol::id::{BuildKey, ManifestId, PeerKey, RequestId};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How long the farm is given to take the source over before it is offered again.
+const OFFER_AGAIN: Duration = Duration::from_secs(10);
 
 /// What happens on the way, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -227,7 +231,19 @@ impl Errand<'_> {
         let accepted = self.session.submit(wish).await?;
         let request = accepted.request;
         shown(Stage::Submitted { request });
-        self.session.until_source_held(request, chance).await?;
+        loop {
+            match tokio::time::timeout(OFFER_AGAIN, self.session.until_source_held(request, chance)).await {
+                Ok(held) => {
+                    held?;
+                    break;
+                }
+                // A pull that failed, or a coordinator that has started again, needs to be told that the source is here.
+                Err(_) => match self.session.submit(wish).await {
+                    Ok(_) | Err(OrderError::NoCoordinator(_)) => {}
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
         drop(upload);
         Ok(request)
     }
