@@ -214,6 +214,11 @@ impl Gate {
         Self { name: name.to_owned(), prefix }
     }
 
+    /// The path of its program, a word of the command line of everything that waits at it.
+    pub(crate) fn program(&self) -> String {
+        self.prefix.join("bin").join(&self.name).to_str().unwrap().to_owned()
+    }
+
     /// The words with which a volunteer offers it.
     pub(crate) fn offer(&self) -> String {
         format!("{}={}", self.name, self.prefix.display())

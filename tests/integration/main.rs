@@ -1,7 +1,8 @@
 //! The real program, from outside: real processes, real sockets on loopback, real files.
 //!
-//! [`farm`] starts and ends processes, [`barn`] puts them to work, [`deadline`] waits for conditions, [`smtp`] is a real mail server. What a machine cannot
-//! run is named by [`left_out`], and is a failure where the tests were told that everything is there.
+//! [`farm`] starts and ends processes, [`barn`] puts them to work, [`deadline`] waits for conditions, [`smtp`] is a real mail
+//! server. What a machine cannot run is named by [`left_out`], and is a failure where the tests were told that everything is
+//! there.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod barn;
@@ -12,13 +13,22 @@ mod smtp;
 
 mod alone;
 mod command_line;
+mod crash;
 mod exit_codes;
 mod four_processes;
+mod mail;
 mod mail_server;
+mod queue;
+mod verbs;
 
 /// Whether this machine can run builds; says so where it cannot.
 fn can_build(what: &str) -> bool {
-    let report = farm::Farm::new().home("doctor").run(&["doctor"], deadline::SOON);
+    can_build_as(farm::User::Tester, what)
+}
+
+/// Whether this machine can run builds of `user`; says so where it cannot.
+fn can_build_as(user: farm::User, what: &str) -> bool {
+    let report = farm::Farm::of(user).home("doctor").run(&["doctor"], deadline::SOON);
     if report.code != Some(0) {
         left_out(what, &report.stderr);
     }

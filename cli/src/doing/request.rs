@@ -100,7 +100,12 @@ impl Ask<'_> {
         };
         drop(progress);
         match got {
-            None => self.broken_off(&interrupted(alone, seen.request), seen),
+            None => {
+                if let (Alone::Yes, Some(request)) = (alone, seen.request) {
+                    take_back(session, request).await;
+                }
+                self.broken_off(&interrupted(alone, seen.request), seen)
+            }
             Some(Ok(got)) => self.show(got),
             Some(Err(error)) => self.broken_off(&failure::of_get(&error), seen),
         }
@@ -136,6 +141,15 @@ fn interrupted(alone: Alone, submitted: Option<RequestId>) -> Failure {
         }
     };
     Failure::new(Exit::Interrupted, said)
+}
+
+/// Nobody waits for it any more: left in the queue it would be built first when another command comes to this home.
+async fn take_back(session: &Session, request: RequestId) {
+    match tokio::time::timeout(TAKE_BACK_WITHIN, session.cancel(request)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the request was not taken back"),
+        Err(_) => tracing::debug!("the request was not taken back in time"),
+    }
 }
 
 /// The same, before a farm of one was there.
@@ -293,5 +307,7 @@ fn digest_of(path: &Path) -> Result<protocol::digest::Digest, Failure> {
     }
 }
 
-/// How long a command that stands alone waits for others that have joined it.
+/// How long an interrupted command may take to take its request back.
+const TAKE_BACK_WITHIN: Duration = Duration::from_secs(2);
+/// How often a command that stands alone looks whether others that have joined it are still there.
 pub(super) const OTHERS_LOOK: Duration = Duration::from_millis(100);

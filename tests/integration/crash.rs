@@ -1,0 +1,109 @@
+//! Power cuts in the middle of things: of a volunteer that builds, of a coordinator with a build running and a queue.
+
+use crate::barn::{Barn, Gate, gated_recipe, processes_with};
+use crate::deadline::{BUILD, wait_for};
+use serde_json::Value;
+
+#[test]
+fn a_build_whose_volunteer_dies_is_built_by_the_other() {
+    if !crate::can_build("the death of a volunteer") {
+        return;
+    }
+    let barn = Barn::found(&[]);
+    let gates = ["gate-one", "gate-two"].map(|folder| Gate::closed(&barn.farm, folder, "gate"));
+    let file = gated_recipe(&barn.farm);
+    let mut volunteers = [("one", &gates[0]), ("two", &gates[1])]
+        .map(|(name, gate)| barn.volunteer(name, &["--accept", "any", "--tool", &gate.offer()]));
+    let me = barn.person("me");
+    let asked = me.starts(&["request", &file, "--json", "--output", "made"]);
+
+    let first =
+        wait_for("a build at a gate", BUILD, || gates.iter().position(|gate| processes_with(&gate.program()) > 0));
+    let second = 1 - first;
+    let key = running_at(&me.asks(&["status"], 0), || me.asks(&["volunteers"], 0));
+    volunteers[first].process.kill();
+    wait_for("the build to die with its volunteer", BUILD, || {
+        (processes_with(&gates[first].program()) == 0).then_some(())
+    });
+    wait_for("the other to take it up", BUILD, || (processes_with(&gates[second].program()) > 0).then_some(()));
+    gates[second].open();
+    let built = asked.end(BUILD).ended_with(0).json();
+    assert_eq!(built["outcome"], "built");
+    assert_ne!(built["volunteer"], key, "the dead one builds nothing");
+    let status = me.status(built["request"].as_str().unwrap());
+    let starts: usize = volunteers.iter().map(super::barn::Volunteer::attempts).sum();
+    assert_eq!(starts, 2);
+    assert_eq!(status["attempts"], starts);
+    let farm = me.asks(&["status"], 0);
+    assert_eq!((&farm["queued"], &farm["running"]), (&0.into(), &0.into()));
+    assert_eq!(me.asks(&["builds"], 0)["builds"].as_array().unwrap().len(), 1, "one verdict");
+    assert_eq!(gates.iter().map(|gate| processes_with(&gate.program())).sum::<usize>(), 0);
+}
+
+/// The volunteer that is busy while one build runs.
+fn running_at(farm: &Value, volunteers: impl FnOnce() -> Value) -> Value {
+    assert_eq!(farm["running"], 1, "{farm}");
+    let volunteers = volunteers();
+    let busy: Vec<&Value> =
+        volunteers["volunteers"].as_array().unwrap().iter().filter(|known| known["busy"] == 1).collect();
+    assert_eq!(busy.len(), 1, "{volunteers}");
+    busy[0]["volunteer"].clone()
+}
+
+#[test]
+fn a_coordinator_that_dies_loses_nothing_and_the_build_goes_on() {
+    if !crate::can_build("the death of a coordinator") {
+        return;
+    }
+    let mut barn = Barn::found(&[]);
+    let gate = Gate::closed(&barn.farm, "gate", "gate");
+    let file = gated_recipe(&barn.farm);
+    let volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]);
+    let me = barn.person("me");
+    let ticket = me.asks(&["farm", "show"], 0);
+    let addresses: Vec<String> = serde_json::from_value(ticket["coordinators"][0]["addresses"].clone()).unwrap();
+    assert!(addresses.len() >= 2, "{ticket}");
+
+    let marker = |word: &str| format!("marker={word}-{}", std::process::id());
+    let running = marker("running");
+    let waiting = me.starts(&["request", &file, "-o", &running, "--json", "--output", "made"]);
+    wait_for("the build to begin", BUILD, || (volunteer.attempts() == 1).then_some(()));
+    let word = running.trim_start_matches("marker=");
+    wait_for("the build at the gate", BUILD, || (processes_with(word) > 0).then_some(()));
+    let queued = [marker("second"), marker("third")].map(|marker| me.leaves(&[&file, "-o", &marker]));
+    let needy = me.leaves(&["hello", "--require", "tool.nobody-has-it"]);
+    // An instant before the end, one more.
+    let last = me.leaves(&[&file, "-o", &marker("last")]);
+    let queue = |farm: &Value| -> Vec<(Value, Value)> {
+        let rows = farm["queue"].as_array().unwrap();
+        rows.iter().map(|row| (row["request"].clone(), row["state"].clone())).collect()
+    };
+    let before = me.asks(&["status"], 0);
+    assert_eq!((&before["running"], &before["queued"]), (&1.into(), &4.into()), "{before}");
+    let attempt = queue(&before).iter().find(|(_, state)| state == "running").map(|(id, _)| id.clone()).unwrap();
+    let attempt = attempt.as_str().unwrap();
+    let begun = me.status(attempt)["started_at_ms"].clone();
+
+    barn.cut_power();
+    assert_eq!(me.runs(&["status"]).code, Some(3));
+    barn.start_again(&addresses);
+
+    let after = me.asks(&["status"], 0);
+    assert_eq!(queue(&after), queue(&before), "everything is there, in its order");
+    let survivor = me.status(attempt);
+    assert_eq!((&survivor["state"], &survivor["attempts"]), (&"running".into(), &1.into()));
+    assert_eq!(survivor["started_at_ms"], begun);
+    assert!(processes_with(word) > 0, "the build was not stopped");
+
+    gate.open();
+    let built = waiting.end(BUILD).ended_with(0).json();
+    assert_eq!((&built["outcome"], &built["request"]), (&"built".into(), &attempt.into()));
+    let end = me.status(attempt);
+    assert_eq!((&end["attempts"], &end["started_at_ms"]), (&1.into(), &begun), "it was the same lease all the time");
+    for request in queued.iter().chain([&last]) {
+        let end = me.waits_for(request, "finished");
+        assert_eq!((&end["outcome"], &end["attempts"]), (&"built".into(), &1.into()));
+    }
+    assert_eq!(me.status(&needy)["state"], "queued");
+    assert_eq!(volunteer.attempts(), 4);
+}
