@@ -193,7 +193,7 @@ impl Person {
     /// Whether what is finished can be found and fetched; tried for a while.
     pub(crate) async fn can_have(&self, key: BuildKey) -> Result<(), String> {
         let mut last = String::new();
-        for _ in 0..5 {
+        for _ in 0..8 {
             last = match self.session.find(key).await {
                 Search::Found(found) => match self.fetch(&found, Demand::default()).await {
                     Ok(()) => return Ok(()),

@@ -140,6 +140,8 @@ fn capability(chance: &Chance, number: usize) -> Capability {
         ("arch".to_owned(), text("x86_64")),
         ("distribution".to_owned(), text("debian-12")),
         ("libc".to_owned(), text("glibc-2.36")),
+        ("memory_mib".to_owned(), Value::Number(4_096)),
+        ("disk_mib".to_owned(), Value::Number(8_192)),
         ("tool".to_owned(), Value::Map(tools)),
     ]);
     Capability { facts, accepts: Acceptance::Any, slots: 1 + u16::try_from(chance.below(2)).unwrap() }

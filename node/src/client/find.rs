@@ -45,8 +45,14 @@ enum Said {
 }
 
 impl Session {
-    /// Looks for a finished build.
+    /// Looks for a finished build, whatever its artifact.
     pub async fn find(&self, key: BuildKey) -> Search {
+        self.find_such(key, |_| true).await
+    }
+
+    /// Looks for a finished build whose verdict `will_do`; others are passed over. A peer may still hold a verdict that a
+    /// later one has replaced.
+    pub async fn find_such(&self, key: BuildKey, will_do: impl Fn(&Verified) -> bool) -> Search {
         let mut asking = JoinSet::new();
         let mut asked = BTreeSet::new();
         let connected = self.network.peers().await.unwrap_or_default();
@@ -66,9 +72,9 @@ impl Session {
                 biased;
                 () = tokio::time::sleep_until(until) => return Search::NobodyKnows,
                 said = asking.join_next(), if !asking.is_empty() => match said {
-                    Some(Ok(Said::Verdict(found))) => return Search::Found(found),
+                    Some(Ok(Said::Verdict(found))) if will_do(&found.verified) => return Search::Found(found),
                     Some(Ok(Said::CoordinatorSaysNo)) => return Search::NotBuilt,
-                    Some(Ok(Said::Nothing) | Err(_)) | None => {}
+                    Some(Ok(Said::Verdict(_) | Said::Nothing) | Err(_)) | None => {}
                 },
                 provider = next(&mut providers), if searching => match provider {
                     Some(peer) => if asked.insert(peer) {

@@ -199,11 +199,11 @@ impl Errand<'_> {
             })
             .await?;
         let Explanation::Ended(ended) = view.explanation.clone() else { return Err(OrderError::Nonsense.into()) };
-        let Ended::Built { how, .. } = &ended else {
+        let Ended::Built { how, manifest, .. } = &ended else {
             return Ok(Answered::Otherwise(Got::Ended { request, view: Box::new(view), ended }));
         };
-        let how = *how;
-        match self.session.find(build_key).await {
+        let (how, manifest) = (*how, *manifest);
+        match self.session.find_such(build_key, |verified| verified.verdict.manifest == manifest).await {
             Search::Found(found) => Ok(Answered::build(*found, Some(request), Some(view), how)),
             Search::NotBuilt | Search::NobodyKnows => Err(GetError::NoVerdict),
         }

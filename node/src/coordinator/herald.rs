@@ -14,6 +14,7 @@ use protocol::gossip::RequestNews;
 use protocol::id::{BuildKey, FarmId, JobId};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How long the news that there is work is news: after that the job was granted, or waits for somebody who cannot be woken.
@@ -31,8 +32,8 @@ pub struct Herald {
 }
 
 impl Herald {
-    /// Serves until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Serves until `stop` is cancelled. `kept` names builds whose artifact has just come here, perhaps after their verdict.
+    pub async fn run(self, mut kept: mpsc::Receiver<BuildKey>, stop: CancellationToken) {
         let mut events = self.ledger.events();
         self.keep_all().await;
         loop {
@@ -40,6 +41,10 @@ impl Herald {
                 biased;
                 () = stop.cancelled() => return,
                 told = events.next() => told,
+                Some(build_key) = kept.recv() => {
+                    self.keep(build_key).await;
+                    continue;
+                }
             };
             match told {
                 Some(Told::Event(happened)) => match happened.event {

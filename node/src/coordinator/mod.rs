@@ -43,10 +43,13 @@ use protocol::signed::SecretKey;
 use pull::Pulls;
 use replica::Told;
 use std::sync::Arc;
-use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Artifacts just kept that may wait for the herald.
+const KEPT: usize = 64;
 
 /// Everything a coordinator stands on.
 #[derive(Clone, Debug)]
@@ -86,7 +89,9 @@ impl Coordinator {
         let tracker = TaskTracker::new();
         let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone(), wall_clock);
         let moved = Arc::new(Notify::new());
-        let pulls = Pulls::new(ledger.clone(), network.clone(), store.clone(), chance, stop.clone());
+        let (keeper, kept) = mpsc::channel(KEPT);
+        let ground = (ledger.clone(), network.clone(), store.clone());
+        let pulls = Pulls::new(ground, (clock.clone(), chance), keeper, stop.clone());
         let logs = Logs::new(network.clone(), store.clone());
         let herald = Herald {
             ledger: ledger.clone(),
@@ -98,7 +103,7 @@ impl Coordinator {
         };
         tracker.spawn(desk.run(stop.clone()));
         tracker.spawn(pulls.clone().run());
-        tracker.spawn(herald.run(stop.clone()));
+        tracker.spawn(herald.run(kept, stop.clone()));
         tracker.spawn(tell_desk(network.clone(), bell.clone(), stop.clone()));
         tracker.spawn(note_moves(ledger.clone(), moved.clone(), stop.clone()));
         tracker.close();

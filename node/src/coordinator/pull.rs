@@ -12,24 +12,26 @@ use crate::artifact::gather;
 use crate::artifact::transfer::TransferError;
 use crate::catalogue;
 use crate::chance::{Backoff, Chance};
+use crate::clock::Clock;
 use crate::network::Network;
 use protocol::digest::Digest;
 use protocol::farm::command::{Command, Event};
-use protocol::farm::holding::Keeping;
 use protocol::id::{BuildKey, JobId, ManifestId, PeerKey};
 use protocol::request::BuildSpec;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Pulls at a time; further ones wait.
+/// Pulls that move bytes at a time; further ones wait.
 const PULLS: usize = 8;
 /// How often, and at first how soon again, a log is tried.
 const LOG_TRIES: usize = 5;
 const LOG_AGAIN: Duration = Duration::from_millis(250);
+/// How long after a verdict this coordinator goes on trying to keep a copy.
+const KEPT_LATE: Duration = Duration::from_secs(3_600);
 /// Chunks named at most when a requester is told what is missing.
 const NAMED_CHUNKS: usize = 1_024;
 
@@ -39,7 +41,9 @@ pub struct Pulls {
     ledger: Ledger,
     network: Network,
     store: Store,
+    clock: Clock,
     chance: Chance,
+    kept: mpsc::Sender<BuildKey>,
     turns: Arc<Semaphore>,
     under_way: Arc<Mutex<BTreeSet<Pull>>>,
     tracker: TaskTracker,
@@ -49,20 +53,27 @@ pub struct Pulls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Pull {
     Source(JobId, PeerKey),
-    Artifact(JobId),
+    Artifact(BuildKey, ManifestId),
     Log(Digest),
     Probe(BuildKey),
 }
 
 impl Pulls {
-    /// No pulls yet; all of them end when `stop` is cancelled.
+    /// No pulls yet; all of them end when `stop` is cancelled. Each artifact that is kept here is told to `kept`.
     #[must_use]
-    pub fn new(ledger: Ledger, network: Network, store: Store, chance: Chance, stop: CancellationToken) -> Self {
+    pub fn new(
+        (ledger, network, store): (Ledger, Network, Store),
+        (clock, chance): (Clock, Chance),
+        kept: mpsc::Sender<BuildKey>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             ledger,
             network,
             store,
+            clock,
             chance,
+            kept,
             turns: Arc::new(Semaphore::new(PULLS)),
             under_way: Arc::default(),
             tracker: TaskTracker::new(),
@@ -80,8 +91,8 @@ impl Pulls {
                 () = self.stop.cancelled() => break,
                 told = events.next() => match told {
                     Some(Told::Event(happened)) => {
-                        if let Event::Keeping { job, build_key, manifest, builder } = happened.event {
-                            self.keep(job, build_key, manifest, builder);
+                        if let Event::Keeping { build_key, manifest, .. } = happened.event {
+                            self.keep(build_key, manifest);
                         }
                     }
                     Some(Told::StartOver) => self.keep_what_waits(),
@@ -93,15 +104,16 @@ impl Pulls {
         self.tracker.wait().await;
     }
 
+    /// Starts what an event would have started: artifacts that wait for a keeper, and those decided lately without one.
     fn keep_what_waits(&self) {
-        let keeping = self.ledger.read(|farm| {
-            let first = |(job, key, keeping): (JobId, BuildKey, &Keeping)| {
-                Some((job, key, keeping.manifest, *keeping.holders.first()?))
-            };
-            farm.keeping().filter_map(first).collect::<Vec<_>>()
+        let waiting = self.ledger.read(|farm| {
+            let keeping = farm.keeping().map(|(_, key, keeping)| (key, keeping.manifest));
+            let lately = farm.builds().map(|build| build.verdict);
+            let lately = lately.take_while(|verdict| self.clock.now().since(verdict.decided_at) <= KEPT_LATE);
+            keeping.chain(lately.map(|verdict| (verdict.build_key, verdict.manifest))).collect::<Vec<_>>()
         });
-        for (job, build_key, manifest, builder) in keeping {
-            self.keep(job, build_key, manifest, builder);
+        for (build_key, manifest) in waiting {
+            self.keep(build_key, manifest);
         }
     }
 
@@ -130,7 +142,7 @@ impl Pulls {
     pub fn hand_over(&self, job: JobId, spec: BuildSpec, from: PeerKey) {
         let pulls = self.clone();
         self.start(Pull::Source(job, from), async move {
-            if let Err(error) = pulls.take_source(&spec, from).await {
+            if let Err(error) = pulls.in_turn(pulls.take_source(&spec, from)).await {
                 tracing::warn!(%job, from = %from.short(), %error, "the source could not be taken over");
                 return;
             }
@@ -152,27 +164,45 @@ impl Pulls {
         Ok(())
     }
 
-    /// Becomes a keeper of what a volunteer has built; tries until the farm has decided without it.
-    fn keep(&self, job: JobId, build_key: BuildKey, manifest: ManifestId, builder: PeerKey) {
+    /// Becomes a keeper of what volunteers have built. It goes on when the farm has decided without it: the builders may be
+    /// out of everybody's reach but this coordinator's.
+    fn keep(&self, build_key: BuildKey, manifest: ManifestId) {
         let pulls = self.clone();
-        self.start(Pull::Artifact(job), async move {
-            let mut backoff = Backoff::new(pulls.chance.clone(), Duration::from_millis(500), Duration::from_secs(10));
-            while pulls.ledger.read(|farm| farm.job(job).is_some_and(|job| job.keeping.is_some())) {
-                match gather::tree_into_store(&pulls.network, &pulls.store, manifest, vec![builder]).await {
+        self.start(Pull::Artifact(build_key, manifest), async move {
+            let mut backoff = Backoff::new(pulls.chance.clone(), Duration::from_millis(500), Duration::from_secs(60));
+            while let Some(holders) = pulls.holders_to_ask(build_key, manifest) {
+                let pulled = gather::tree_into_store(&pulls.network, &pulls.store, manifest, holders);
+                match pulls.in_turn(pulled).await {
                     Ok(_) => {
                         let held = Command::Held { build_key, manifest, holder: pulls.network.local() };
                         match pulls.ledger.propose(held).await {
-                            Ok(_) => return,
-                            Err(error) => tracing::warn!(%job, %error, "the artifact is kept, but not noted"),
+                            Ok(_) => {
+                                // A closed channel means that the node is ending.
+                                let _ending = pulls.kept.send(build_key).await;
+                                return;
+                            }
+                            Err(error) => tracing::warn!(key = %build_key.short(), %error, "the artifact is kept, but not noted"),
                         }
                     }
-                    Err(error) => {
-                        tracing::warn!(%job, builder = %builder.short(), %error, "the artifact could not be kept")
-                    }
+                    Err(error) => tracing::warn!(key = %build_key.short(), %error, "the artifact could not be kept"),
                 }
                 tokio::time::sleep(backoff.step()).await;
             }
         });
+    }
+
+    /// Who holds an artifact that this coordinator still has to keep; `None` when it need not any more.
+    fn holders_to_ask(&self, build_key: BuildKey, manifest: ManifestId) -> Option<Vec<PeerKey>> {
+        let (local, now) = (self.network.local(), self.clock.now());
+        self.ledger.read(|farm| {
+            let keeping = farm.job_of(&build_key).and_then(|job| farm.job(job)?.keeping);
+            if let Some(keeping) = keeping.filter(|keeping| keeping.manifest == manifest) {
+                return Some(keeping.holders.iter().copied().collect());
+            }
+            let finished = farm.finished(&build_key).filter(|finished| finished.verdict.manifest == manifest)?;
+            let recent = now.since(finished.verdict.decided_at) <= KEPT_LATE;
+            (recent && !finished.holders.contains(&local)).then(|| finished.holders.iter().copied().collect())
+        })
     }
 
     /// Takes over the log of an attempt, for people who ask when the volunteer is gone.
@@ -182,7 +212,7 @@ impl Pulls {
             // The volunteer may be a moment away from having it on its shelf.
             let mut backoff = Backoff::new(pulls.chance.clone(), LOG_AGAIN, LOG_AGAIN * 8);
             for _ in 0..LOG_TRIES {
-                match pulls.take_log(log, from).await {
+                match pulls.in_turn(pulls.take_log(log, from)).await {
                     Ok(()) => return,
                     Err(error) => tracing::debug!(log = %log.short(), %error, "the log could not be taken over"),
                 }
@@ -210,7 +240,7 @@ impl Pulls {
                 let holds = if holder == pulls.network.local() {
                     pulls.store.has_artifact(manifest).await.unwrap_or(true)
                 } else {
-                    gather::small_blob(&pulls.network, manifest.0, vec![holder]).await.is_ok()
+                    pulls.in_turn(gather::small_blob(&pulls.network, manifest.0, vec![holder])).await.is_ok()
                 };
                 if !holds && let Err(error) = pulls.ledger.propose(Command::Lost { build_key, holder }).await {
                     tracing::debug!(key = %build_key.short(), %error, "a lost copy was not noted");
@@ -219,22 +249,24 @@ impl Pulls {
         });
     }
 
-    /// Runs one pull at its turn, unless the same one is under way.
+    /// Moves bytes when it is their turn.
+    async fn in_turn<T>(&self, moving: impl Future<Output = T>) -> T {
+        // The semaphore is never closed; were it, there would be nothing to limit.
+        let _turn = self.turns.acquire().await;
+        moving.await
+    }
+
+    /// Runs one pull, unless the same one is under way.
     fn start(&self, pull: Pull, work: impl Future<Output = ()> + Send + 'static) {
         if !self.locked().insert(pull) {
             return;
         }
         let pulls = self.clone();
         self.tracker.spawn(async move {
-            let in_turn = async {
-                // The semaphore is never closed; were it, there would be nothing to limit.
-                let _turn = pulls.turns.acquire().await;
-                work.await;
-            };
             tokio::select! {
                 biased;
                 () = pulls.stop.cancelled() => {}
-                () = in_turn => {}
+                () = work => {}
             }
             pulls.locked().remove(&pull);
         });

@@ -207,7 +207,7 @@ impl Farm {
         }
     }
 
-    fn stop_keeping(&mut self, id: JobId) -> Option<Keeping> {
+    pub(super) fn stop_keeping(&mut self, id: JobId) -> Option<Keeping> {
         let keeping = self.jobs.get_mut(id)?.history.as_mut()?.keeping.take()?;
         self.deadlines.remove(&(keeping.until, Expiry::Keeping(id)));
         Some(keeping)

@@ -94,9 +94,16 @@ impl Farm {
             let unmet = self.answered_by(job, &answers, |answer| matches!(answer, Answer::Short { .. }));
             return self.end_requests(turn, id, &unmet, &Ended::Policy(PolicyEnd::NoAgreement), None);
         }
-        let keeping = job.keeping().is_some();
+        // Later reports may have outvoted what is kept: then it is no answer to anybody any more.
+        let kept = job.keeping().map(|keeping| keeping.manifest);
+        let stands = kept.is_some_and(|kept| {
+            answers.values().any(|answer| matches!(answer, Answer::Agreed(agreed) if agreed.manifest == kept))
+        });
         self.want(turn, id, wanted);
-        if let Some(manifest) = met.filter(|_| !keeping) {
+        if kept.is_some() && !stands {
+            self.stop_keeping(id);
+        }
+        if let Some(manifest) = met.filter(|_| !stands) {
             self.keep(turn, id, manifest);
         }
     }
