@@ -9,6 +9,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::replica::Told;
 use crate::clock::Clock;
 use crate::config::WallClock;
+use protocol::farm::Farm;
 use protocol::farm::command::{Command, Event, Expiry, JobState, Reply, Witnesses};
 use protocol::farm::explain::Sighting;
 use protocol::farm::lease::OFFERED_FOR;
@@ -293,6 +294,14 @@ impl Desk {
             return Served::Nothing;
         }
         for _ in 0..GRANT_TRIES {
+            let before = |farm: &Farm| {
+                farm.leases_of(claim.volunteer).find(|lease| lease.nonce == claim.nonce).map(|lease| (lease.id, lease.job))
+            };
+            if let Some((lease, job)) = self.ledger.read(before) {
+                // The answer to this very claim was lost on its way.
+                self.hand_out(&claim, lease, job);
+                return Served::Offered;
+            }
             let next = self.ledger.read(|farm| {
                 let job = farm.candidate(&claim.volunteer, &claim.capability)?;
                 Some((job, Fingerprint::of(&claim.capability, farm.job(job)?.requirement)))
@@ -307,7 +316,7 @@ impl Desk {
             };
             match self.ledger.propose(command).await {
                 Ok(Reply::Granted(granted)) => {
-                    self.hand_out(&claim, granted.lease, job);
+                    self.hand_out(&claim, granted.lease, granted.job);
                     return Served::Offered;
                 }
                 Ok(reply) => tracing::error!(?reply, "a grant was answered by something else"),
