@@ -271,6 +271,8 @@ impl Desk {
         if self.stamper.clock() == Trust::Trusted {
             tracing::info!("a peer's clock agrees with the system's: deadlines are acted on again");
             self.clock.correct(self.stamper.wall_at_start());
+            // The time has jumped: nobody has been silent for as long as it now seems.
+            self.look_around();
         }
     }
 
