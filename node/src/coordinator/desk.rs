@@ -169,7 +169,10 @@ impl Desk {
                 () = stop.cancelled() => return,
                 told = events.next() => match told {
                     Some(Told::Event(happened)) => self.hear(happened.event).await,
-                    Some(Told::StartOver) => self.look_around(),
+                    Some(Told::StartOver) => {
+                        self.look_around();
+                        self.serve_all().await;
+                    }
                     None => return,
                 },
                 word = self.words.recv() => match word {
@@ -184,7 +187,7 @@ impl Desk {
         }
     }
 
-    /// Finds in the farm what events would have told: every lease gets a fresh spell, every parked claim is tried again.
+    /// Finds in the farm what events would have told of leases: each gets a fresh spell.
     fn look_around(&mut self) {
         let now = self.clock.now();
         self.liveness = self.ledger.read(|farm| Liveness::of_new_leader(farm, now));
@@ -290,6 +293,26 @@ impl Desk {
         }
     }
 
+    /// Tries every parked claim again: events that told of jobs were missed.
+    async fn serve_all(&mut self) {
+        let parked: Vec<_> = self.waiting.keys().copied().collect();
+        for (volunteer, nonce) in parked {
+            if let Some(claim) = self.roster.claim(volunteer, nonce) {
+                self.serve(claim).await;
+            }
+        }
+    }
+
+    /// Forgets claims whose callers wait no more, though their connection lasts.
+    fn drop_deserted(&mut self) {
+        let deserted: Vec<_> =
+            self.waiting.iter().filter(|(_, reply)| reply.is_closed()).map(|(claim, _)| *claim).collect();
+        for (volunteer, nonce) in deserted {
+            self.waiting.remove(&(volunteer, nonce));
+            self.roster.withdraw(volunteer, nonce);
+        }
+    }
+
     /// Gives a parked claim the job that is its turn, if there is one.
     async fn serve(&mut self, claim: ParkedClaim) -> Served {
         if !self.ledger.leads() {
@@ -361,6 +384,7 @@ impl Desk {
                 self.expire(expiry).await;
             }
             self.roster.prune(now);
+            self.drop_deserted();
             self.publish();
         }
         if ticks.is_multiple_of(PRUNE_TICKS)
