@@ -244,6 +244,10 @@ impl Volunteer {
                     return;
                 }
                 Ok((peer, answer)) => tracing::warn!(%lease, ?peer, ?answer, "no answer to a report"),
+                Err(error) if error.is_a_no() => {
+                    tracing::warn!(%lease, tried = ?error.tried, "the report was refused");
+                    return;
+                }
                 Err(error) => tracing::info!(%lease, %error, "the report waits for a coordinator"),
             }
             tokio::select! {
