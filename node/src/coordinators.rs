@@ -31,6 +31,17 @@ pub struct NoCoordinator {
     pub tried: Vec<(PeerKey, CallError)>,
 }
 
+impl NoCoordinator {
+    /// Whether a coordinator did answer, and the same call would be answered the same again.
+    #[must_use]
+    pub fn is_a_no(&self) -> bool {
+        let no = |error: &CallError| {
+            matches!(error, CallError::Refused { refusal: Refusal::Invalid(_) | Refusal::NotAllowed, .. })
+        };
+        self.tried.iter().any(|(_, error)| no(error))
+    }
+}
+
 impl Coordinators {
     /// The coordinators that a charter names.
     #[must_use]

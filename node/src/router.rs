@@ -107,7 +107,10 @@ impl Router {
                 (Control::Charter, _) => Answer::Charter(self.charter.borrow().clone()),
                 (Control::Ticket, _) => Answer::Ticket(Box::new(self.ticket.borrow().clone())),
                 (Control::ReadLog { lease, offset }, _) => match &self.volunteer {
-                    Some(volunteer) => volunteer.answer(*lease, *offset, Duration::ZERO).await,
+                    Some(volunteer) if volunteer.coordinators.includes(&caller.peer) => {
+                        volunteer.answer(*lease, *offset, Duration::ZERO).await
+                    }
+                    Some(_) => Answer::Refused(Refusal::NotAllowed),
                     None => Answer::Log(None),
                 },
                 (_, Some(door)) => door.control(caller, call).await.unwrap_or(Answer::Refused(Refusal::NotAllowed)),
@@ -129,9 +132,12 @@ impl Router {
         let Incoming { caller, call, mut reply } = incoming;
         let answering = async {
             match (&call, &self.door, &self.volunteer) {
-                (Park::FollowLease { lease, offset, wait }, _, Some(volunteer)) => {
+                (Park::FollowLease { lease, offset, wait }, _, Some(volunteer))
+                    if volunteer.coordinators.includes(&caller.peer) =>
+                {
                     volunteer.answer(*lease, *offset, wait.duration().min(CLAIM_WAIT)).await
                 }
+                (Park::FollowLease { .. }, _, Some(_)) => Answer::Refused(Refusal::NotAllowed),
                 (Park::FollowLease { .. }, _, None) => Answer::Log(None),
                 (_, Some(door), _) => door.park(caller, call).await.unwrap_or(Answer::Refused(Refusal::NotAllowed)),
                 (_, None, _) => Answer::Refused(Refusal::NotACoordinator),

@@ -9,6 +9,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::replica::Told;
 use crate::clock::Clock;
 use crate::config::WallClock;
+use protocol::farm::Farm;
 use protocol::farm::command::{Command, Event, Expiry, JobState, Reply, Witnesses};
 use protocol::farm::explain::Sighting;
 use protocol::farm::lease::OFFERED_FOR;
@@ -168,7 +169,10 @@ impl Desk {
                 () = stop.cancelled() => return,
                 told = events.next() => match told {
                     Some(Told::Event(happened)) => self.hear(happened.event).await,
-                    Some(Told::StartOver) => self.look_around(),
+                    Some(Told::StartOver) => {
+                        self.look_around();
+                        self.serve_all().await;
+                    }
                     None => return,
                 },
                 word = self.words.recv() => match word {
@@ -183,7 +187,7 @@ impl Desk {
         }
     }
 
-    /// Finds in the farm what events would have told: every lease gets a fresh spell, every parked claim is tried again.
+    /// Finds in the farm what events would have told of leases: each gets a fresh spell.
     fn look_around(&mut self) {
         let now = self.clock.now();
         self.liveness = self.ledger.read(|farm| Liveness::of_new_leader(farm, now));
@@ -270,6 +274,8 @@ impl Desk {
         if self.stamper.clock() == Trust::Trusted {
             tracing::info!("a peer's clock agrees with the system's: deadlines are acted on again");
             self.clock.correct(self.stamper.wall_at_start());
+            // The time has jumped: nobody has been silent for as long as it now seems.
+            self.look_around();
         }
     }
 
@@ -287,12 +293,40 @@ impl Desk {
         }
     }
 
+    /// Tries every parked claim again: events that told of jobs were missed.
+    async fn serve_all(&mut self) {
+        let parked: Vec<_> = self.waiting.keys().copied().collect();
+        for (volunteer, nonce) in parked {
+            if let Some(claim) = self.roster.claim(volunteer, nonce) {
+                self.serve(claim).await;
+            }
+        }
+    }
+
+    /// Forgets claims whose callers wait no more, though their connection lasts.
+    fn drop_deserted(&mut self) {
+        let deserted: Vec<_> =
+            self.waiting.iter().filter(|(_, reply)| reply.is_closed()).map(|(claim, _)| *claim).collect();
+        for (volunteer, nonce) in deserted {
+            self.waiting.remove(&(volunteer, nonce));
+            self.roster.withdraw(volunteer, nonce);
+        }
+    }
+
     /// Gives a parked claim the job that is its turn, if there is one.
     async fn serve(&mut self, claim: ParkedClaim) -> Served {
         if !self.ledger.leads() {
             return Served::Nothing;
         }
         for _ in 0..GRANT_TRIES {
+            let before = |farm: &Farm| {
+                farm.leases_of(claim.volunteer).find(|lease| lease.nonce == claim.nonce).map(|lease| (lease.id, lease.job))
+            };
+            if let Some((lease, job)) = self.ledger.read(before) {
+                // The answer to this very claim was lost on its way.
+                self.hand_out(&claim, lease, job);
+                return Served::Offered;
+            }
             let next = self.ledger.read(|farm| {
                 let job = farm.candidate(&claim.volunteer, &claim.capability)?;
                 Some((job, Fingerprint::of(&claim.capability, farm.job(job)?.requirement)))
@@ -307,7 +341,7 @@ impl Desk {
             };
             match self.ledger.propose(command).await {
                 Ok(Reply::Granted(granted)) => {
-                    self.hand_out(&claim, granted.lease, job);
+                    self.hand_out(&claim, granted.lease, granted.job);
                     return Served::Offered;
                 }
                 Ok(reply) => tracing::error!(?reply, "a grant was answered by something else"),
@@ -350,6 +384,7 @@ impl Desk {
                 self.expire(expiry).await;
             }
             self.roster.prune(now);
+            self.drop_deserted();
             self.publish();
         }
         if ticks.is_multiple_of(PRUNE_TICKS)

@@ -306,10 +306,13 @@ impl Door {
             Outcome::BuildError { .. } => self.witnesses(report.lease, signed.key).await,
             Outcome::Built { .. } | Outcome::Infrastructure { .. } | Outcome::Limit { .. } => Witnesses::Nobody,
         };
-        if let Some(log) = report.log {
-            self.pulls.keep_log(log, signed.key);
+        let reporter = signed.key;
+        let answer = self.command(Command::Report { report: signed, witnesses }).await;
+        // Only of a report that counts: the disk here is not for everybody who can sign.
+        if let (Answer::Done, Some(log)) = (&answer, report.log) {
+            self.pulls.keep_log(log, reporter);
         }
-        self.command(Command::Report { report: signed, witnesses }).await
+        answer
     }
 
     /// Whether another volunteer that could attempt the job of a lease is here.

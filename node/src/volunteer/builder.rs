@@ -133,14 +133,16 @@ impl Builder {
         let building = Instant::now();
         let ran = run_steps(&mut enclosure, order, &steps).await;
         times.built = building.elapsed();
-        ran?;
-        let (enclosure, manifest, batch) = self.collect(enclosure, &recipe).await?;
+        if let Err(failure) = ran {
+            clear(enclosure);
+            return Err(failure);
+        }
+        let (manifest, batch) = self.collect(enclosure, &recipe).await?;
         let size_bytes = manifest.total_bytes();
         let id = match batch.commit_artifact(&manifest).await {
             Ok(_) => manifest.id(),
             Err(error) => return Err(store_failed(&error)),
         };
-        clear(enclosure);
         let smoke = match smoke {
             Some(test) => {
                 let tree = Tree { manifest, chunks: Arc::new(self.store.clone()) };
@@ -202,14 +204,17 @@ impl Builder {
         let (work, name, slot) = (self.work.clone(), name.to_owned(), order.slot);
         let workspace = blocking(move || Workspace::create(&work, &name, BuildUser::for_slot(slot))).await?;
         let modified = Timestamp::from_millis(SOURCE_DATE_EPOCH * 1_000);
-        checkout(tree.chunks.clone(), &tree.manifest, &workspace.build_path(), modified).await.map_err(|error| {
-            Failure::Infrastructure(match error {
+        if let Err(error) = checkout(tree.chunks.clone(), &tree.manifest, &workspace.build_path(), modified).await {
+            if let Err(Failure::Infrastructure(error)) = blocking(move || workspace.remove()).await {
+                tracing::warn!(error, "a work folder cannot be cleared");
+            }
+            return Err(Failure::Infrastructure(match error {
                 CheckoutError::Write { error, .. } if error.kind() == io::ErrorKind::StorageFull => {
                     "the volunteer's disk is full".to_owned()
                 }
                 error => format!("the source cannot be laid out: {error}"),
-            })
-        })?;
+            }));
+        }
         let sandbox = self.sandbox.clone();
         let setup = Setup {
             workspace,
@@ -237,24 +242,28 @@ impl Builder {
         }
     }
 
-    /// Takes the declared outputs into the store, not yet committed.
-    async fn collect(&self, enclosure: Enclosure, recipe: &Recipe) -> Result<(Enclosure, Manifest, Batch), Failure> {
-        let patterns = recipe
-            .outputs()
-            .iter()
-            .map(|output| output.path.as_str().parse())
-            .collect::<Result<Vec<OutputPattern>, _>>()
-            .map_err(|error| Failure::BuildError(error.to_string()))?;
+    /// Takes the declared outputs into the store, not yet committed, and clears the attempt away.
+    async fn collect(&self, enclosure: Enclosure, recipe: &Recipe) -> Result<(Manifest, Batch), Failure> {
+        let parsed = recipe.outputs().iter().map(|output| output.path.as_str().parse());
+        let patterns = match parsed.collect::<Result<Vec<OutputPattern>, _>>() {
+            Ok(patterns) => patterns,
+            Err(error) => {
+                clear(enclosure);
+                return Err(Failure::BuildError(error.to_string()));
+            }
+        };
         let batch = self.store.batch();
         let rules = recipe.outputs().to_vec();
         let taking = tokio::task::spawn_blocking(move || {
-            let (batch, entries) = take_outputs(&enclosure, &patterns, &rules, batch)?;
-            Ok((enclosure, batch, entries))
+            let taken = take_outputs(&enclosure, &patterns, &rules, batch);
+            (enclosure, taken)
         });
-        let (enclosure, batch, entries) = taking.await.map_err(|_| ending())??;
+        let (enclosure, taken) = taking.await.map_err(|_| ending())?;
+        clear(enclosure);
+        let (batch, entries) = taken?;
         let manifest =
             Manifest::new(entries).map_err(|error| Failure::BuildError(format!("the outputs are no tree: {error}")))?;
-        Ok((enclosure, manifest, batch))
+        Ok((manifest, batch))
     }
 
     async fn smoke(&self, order: &Order, artifact: &Tree, test: protocol::recipe::SmokeTest) -> Result<(), Failure> {
@@ -274,8 +283,8 @@ impl Builder {
         let end = enclosure.run(&step, &order.stop).await;
         let said = said.to_bytes();
         order.log.append(&said);
-        judge_step(end.outcome, &format!("the smoke test `{}`", test.argv.join(" ")))?;
         clear(enclosure);
+        judge_step(end.outcome, &format!("the smoke test `{}`", test.argv.join(" ")))?;
         match &test.expect {
             Some(expected) if !String::from_utf8_lossy(&said).contains(expected.as_str()) => {
                 Err(Failure::BuildError(format!("the smoke test did not print `{expected}`")))

@@ -37,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a volunteer with leases says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// An empty answer to a claim that comes sooner says that the claim was not parked at all.
+const PARKED_AT_LEAST: Duration = Duration::from_secs(5);
 /// How long handing back may take when shutting down.
 const HAND_BACK: Duration = Duration::from_secs(5);
 /// How much of a log is kept.
@@ -126,29 +128,37 @@ impl Volunteer {
                 leases: self.running.leases(),
                 wait: Span::from(self.chance.around(CLAIM_WAIT)),
             };
+            let claimed_at = tokio::time::Instant::now();
             let answer = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 answer = self.coordinators.park(claim) => answer,
             };
             match answer {
-                Ok((_, Answer::Offer(offer))) => {
+                Ok((_, Answer::Offer(Some(offer)))) => {
                     backoff.reset();
                     nonce = self.chance.number();
-                    if let Some(offer) = offer {
-                        self.take(*offer, slot, &bell, &stop).await;
+                    self.take(*offer, slot, &bell, &stop).await;
+                    continue;
+                }
+                Ok((_, Answer::Offer(None))) => {
+                    nonce = self.chance.number();
+                    if claimed_at.elapsed() >= PARKED_AT_LEAST {
+                        backoff.reset();
+                        continue;
                     }
+                    tracing::debug!(slot, "a claim was not parked");
                 }
                 // An answer may have been lost on the way: the same nonce gets the same lease.
-                Ok(_) | Err(_) => {
-                    let pause = backoff.step();
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return,
-                        () = work.notified() => {}
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                }
+                Ok((peer, answer)) => tracing::warn!(slot, ?peer, ?answer, "no answer to a claim"),
+                Err(error) => tracing::info!(slot, %error, tried = ?error.tried, "a claim waits for a coordinator"),
+            }
+            let pause = backoff.step();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = work.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -234,6 +244,10 @@ impl Volunteer {
                     return;
                 }
                 Ok((peer, answer)) => tracing::warn!(%lease, ?peer, ?answer, "no answer to a report"),
+                Err(error) if error.is_a_no() => {
+                    tracing::warn!(%lease, tried = ?error.tried, "the report was refused");
+                    return;
+                }
                 Err(error) => tracing::info!(%lease, %error, "the report waits for a coordinator"),
             }
             tokio::select! {
