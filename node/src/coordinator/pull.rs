@@ -14,6 +14,7 @@ use crate::catalogue;
 use crate::chance::{Backoff, Chance};
 use crate::network::Network;
 use protocol::digest::Digest;
+use protocol::farm::Farm;
 use protocol::farm::command::{Command, Event};
 use protocol::farm::holding::Keeping;
 use protocol::id::{BuildKey, JobId, ManifestId, PeerKey};
@@ -49,7 +50,7 @@ pub struct Pulls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Pull {
     Source(JobId, PeerKey),
-    Artifact(JobId),
+    Artifact(JobId, ManifestId),
     Log(Digest),
     Probe(BuildKey),
 }
@@ -80,8 +81,8 @@ impl Pulls {
                 () = self.stop.cancelled() => break,
                 told = events.next() => match told {
                     Some(Told::Event(happened)) => {
-                        if let Event::Keeping { job, build_key, manifest, builder } = happened.event {
-                            self.keep(job, build_key, manifest, builder);
+                        if let Event::Keeping { job, build_key, manifest, .. } = happened.event {
+                            self.keep(job, build_key, manifest);
                         }
                     }
                     Some(Told::StartOver) => self.keep_what_waits(),
@@ -95,13 +96,11 @@ impl Pulls {
 
     fn keep_what_waits(&self) {
         let keeping = self.ledger.read(|farm| {
-            let first = |(job, key, keeping): (JobId, BuildKey, &Keeping)| {
-                Some((job, key, keeping.manifest, *keeping.holders.first()?))
-            };
-            farm.keeping().filter_map(first).collect::<Vec<_>>()
+            let waiting = |(job, key, keeping): (JobId, BuildKey, &Keeping)| (job, key, keeping.manifest);
+            farm.keeping().map(waiting).collect::<Vec<_>>()
         });
-        for (job, build_key, manifest, builder) in keeping {
-            self.keep(job, build_key, manifest, builder);
+        for (job, build_key, manifest) in keeping {
+            self.keep(job, build_key, manifest);
         }
     }
 
@@ -153,12 +152,17 @@ impl Pulls {
     }
 
     /// Becomes a keeper of what a volunteer has built; tries until the farm has decided without it.
-    fn keep(&self, job: JobId, build_key: BuildKey, manifest: ManifestId, builder: PeerKey) {
+    fn keep(&self, job: JobId, build_key: BuildKey, manifest: ManifestId) {
         let pulls = self.clone();
-        self.start(Pull::Artifact(job), async move {
+        self.start(Pull::Artifact(job, manifest), async move {
             let mut backoff = Backoff::new(pulls.chance.clone(), Duration::from_millis(500), Duration::from_secs(10));
-            while pulls.ledger.read(|farm| farm.job(job).is_some_and(|job| job.keeping.is_some())) {
-                match gather::tree_into_store(&pulls.network, &pulls.store, manifest, vec![builder]).await {
+            // Asked each time: the job may be built anew meanwhile, by another volunteer and with other bytes.
+            let holders = |farm: &Farm| {
+                let keeping = farm.job(job)?.keeping.filter(|keeping| keeping.manifest == manifest)?;
+                Some(keeping.holders.iter().copied().collect::<Vec<_>>())
+            };
+            while let Some(holders) = pulls.ledger.read(holders) {
+                match gather::tree_into_store(&pulls.network, &pulls.store, manifest, holders).await {
                     Ok(_) => {
                         let held = Command::Held { build_key, manifest, holder: pulls.network.local() };
                         match pulls.ledger.propose(held).await {
@@ -167,7 +171,7 @@ impl Pulls {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(%job, builder = %builder.short(), %error, "the artifact could not be kept")
+                        tracing::warn!(%job, manifest = %manifest.short(), %error, "the artifact could not be kept")
                     }
                 }
                 tokio::time::sleep(backoff.step()).await;
