@@ -26,8 +26,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Pulls at a time; further ones wait.
-const PULLS: usize = 8;
+/// Sources pulled at a time, and other things; further ones wait. A source comes as fast as its requester's uplink lets it,
+/// and no verdict on what is built already may wait for that.
+const SOURCES: usize = 8;
+const OTHERS: usize = 8;
 /// How often, and at first how soon again, a log is tried.
 const LOG_TRIES: usize = 5;
 const LOG_AGAIN: Duration = Duration::from_millis(250);
@@ -41,7 +43,8 @@ pub struct Pulls {
     network: Network,
     store: Store,
     chance: Chance,
-    turns: Arc<Semaphore>,
+    source_turns: Arc<Semaphore>,
+    other_turns: Arc<Semaphore>,
     under_way: Arc<Mutex<BTreeSet<Pull>>>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -64,7 +67,8 @@ impl Pulls {
             network,
             store,
             chance,
-            turns: Arc::new(Semaphore::new(PULLS)),
+            source_turns: Arc::new(Semaphore::new(SOURCES)),
+            other_turns: Arc::new(Semaphore::new(OTHERS)),
             under_way: Arc::default(),
             tracker: TaskTracker::new(),
             stop,
@@ -204,6 +208,10 @@ impl Pulls {
 
     /// Asks every holder of a build whether it still has the artifact, and notes who has not.
     pub fn probe(&self, build_key: BuildKey) {
+        // Anybody may ask; what is not built takes no place among those that wait.
+        if self.ledger.read(|farm| farm.finished(&build_key).is_none()) {
+            return;
+        }
         let pulls = self.clone();
         self.start(Pull::Probe(build_key), async move {
             let found = pulls.ledger.read(|farm| {
@@ -230,9 +238,13 @@ impl Pulls {
         }
         let pulls = self.clone();
         self.tracker.spawn(async move {
+            let turns = match pull {
+                Pull::Source(..) => &pulls.source_turns,
+                Pull::Artifact(..) | Pull::Log(_) | Pull::Probe(_) => &pulls.other_turns,
+            };
             let in_turn = async {
                 // The semaphore is never closed; were it, there would be nothing to limit.
-                let _turn = pulls.turns.acquire().await;
+                let _turn = turns.acquire().await;
                 work.await;
             };
             tokio::select! {
