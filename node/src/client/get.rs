@@ -199,11 +199,10 @@ impl Errand<'_> {
             })
             .await?;
         let Explanation::Ended(ended) = view.explanation.clone() else { return Err(OrderError::Nonsense.into()) };
-        let Ended::Built { how, .. } = &ended else {
+        let Ended::Built { how, manifest, .. } = ended else {
             return Ok(Answered::Otherwise(Got::Ended { request, view: Box::new(view), ended }));
         };
-        let how = *how;
-        match self.session.find(build_key).await {
+        match self.session.find_exactly(build_key, manifest).await {
             Search::Found(found) => Ok(Answered::build(*found, Some(request), Some(view), how)),
             Search::NotBuilt | Search::NobodyKnows => Err(GetError::NoVerdict),
         }
