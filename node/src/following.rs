@@ -35,15 +35,22 @@ pub enum LearnError {
 /// [`LearnError`].
 pub async fn learn(network: &Network, membership: &Membership) -> Result<Signed, LearnError> {
     let until = tokio::time::Instant::now() + LEARN_WITHIN;
+    let mut wrong = None;
     loop {
         for contact in &membership.contacts {
             if let Ok(Answer::Charter(Some(signed))) = network.call(contact.key, Control::Charter).await {
-                Charter::open(&signed, membership.farm)?;
-                return Ok(signed);
+                match Charter::open(&signed, membership.farm) {
+                    Ok(_) => return Ok(signed),
+                    // Another contact may know the right one.
+                    Err(error) => {
+                        tracing::warn!(peer = %contact.key.short(), %error, "a charter that does not hold");
+                        wrong = Some(error);
+                    }
+                }
             }
         }
         if tokio::time::Instant::now() >= until {
-            return Err(LearnError::Nobody);
+            return Err(wrong.map_or(LearnError::Nobody, LearnError::Charter));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }

@@ -57,6 +57,8 @@ const COORDINATOR_CACHE_BYTES: u64 = 32 << 20;
 const FIRST_CONNECT: Duration = Duration::from_secs(30);
 /// How often the end of the last lease is looked for when shutting down.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the volunteer may take to hand its leases back; the rest of the end needs its share of the time too.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(6);
 /// How long an orderly end may take in all.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// News that a slow volunteer may fall behind.
@@ -109,7 +111,7 @@ pub struct Node {
     uploads: Uploads,
     ticket: watch::Receiver<Ticket>,
     charter: watch::Receiver<Option<Signed>>,
-    _serving: Serving,
+    serving: Serving,
     _lock: HomeLock,
 }
 
@@ -189,7 +191,7 @@ impl Node {
         base.provide_all().await?;
         let addresses = base.network.addresses().await.unwrap_or_default();
         let serving = base.home.serve_at(base.membership.farm, Contact { key: base.secret.public(), addresses })?;
-        Ok(Self { base, coordinated, volunteer, uploads, ticket, charter, _serving: serving, _lock: lock })
+        Ok(Self { base, coordinated, volunteer, uploads, ticket, charter, serving, _lock: lock })
     }
 
     /// The farm's ticket as this node writes it now.
@@ -249,11 +251,18 @@ impl Node {
 
     /// Ends in order, within a bound.
     pub async fn end(self) {
+        // From here on no command finds its way to a node that is about to be gone.
+        drop(self.serving);
         self.base.duty.cancel();
         let ending = async {
             // The volunteer hands its leases back while coordinator and network still serve.
-            while self.volunteer.as_ref().is_some_and(|volunteer| !volunteer.running.leases().is_empty()) {
-                tokio::time::sleep(LOOK_AGAIN).await;
+            let handing_back = async {
+                while self.volunteer.as_ref().is_some_and(|volunteer| !volunteer.running.leases().is_empty()) {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            if tokio::time::timeout(HAND_BACK_WITHIN, handing_back).await.is_err() {
+                tracing::warn!("not every lease was handed back in time");
             }
             self.base.service.cancel();
             if let Some(coordinated) = &self.coordinated {

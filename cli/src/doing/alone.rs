@@ -5,8 +5,10 @@ use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
 use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
 use node::coordinator::mailer::config::{MailConfig, MailOptions};
+use node::founding::MembershipError;
+use node::home::HomeError;
 use node::network::config::{Mdns, Transports};
-use node::node::Node;
+use node::node::{Node, StartError};
 use node::volunteer::fetch::FetchRules;
 use node::volunteer::machine::OwnerLimits;
 
@@ -15,8 +17,16 @@ const NAME: &str = "alone";
 /// From whom its mail comes.
 const MAIL_FROM: &str = "barnraise@localhost";
 
+/// Who has become the farm of this home.
+pub(super) enum Begun {
+    /// This command.
+    Farm(Box<Node>),
+    /// Another that was faster.
+    ByAnother,
+}
+
 /// Becomes a farm in this home.
-pub(super) async fn start(place: &Place) -> Result<Node, Failure> {
+pub(super) async fn start(place: &Place) -> Result<Begun, Failure> {
     place.output.tell(&sentences::farm_of_one());
     let name = NAME.parse().map_err(|error: protocol::request::NameError| {
         Failure::new(Exit::Infrastructure, Said::new(error.to_string()))
@@ -53,7 +63,19 @@ pub(super) async fn start(place: &Place) -> Result<Node, Failure> {
     };
     tokio::select! {
         biased;
-        started = Node::start(config) => started.map_err(failure::of_start),
+        started = Node::start(config) => match started {
+            Ok(node) => Ok(Begun::Farm(Box::new(node))),
+            Err(StartError::Home(HomeError::InUse(_))) => Ok(Begun::ByAnother),
+            // The home of a farm that others joined: its requests are not for a farm of one.
+            Err(StartError::Membership(MembershipError::OtherFarm { founded, .. })) => Err(Failure::new(
+                Exit::Unreachable,
+                Said::with_next(
+                    format!("the farm `{founded}` of this home does not run"),
+                    "start it with `node --coordinator`, or give another home with `--home DIR`",
+                ),
+            )),
+            Err(error) => Err(failure::of_start(error)),
+        },
         () = place.stop.cancelled() => Err(super::request::interrupted_alone()),
     }
 }

@@ -9,6 +9,7 @@ use crate::verb;
 use node::artifact::transfer::{Progress, Sink};
 use node::client::find::{Found, Search};
 use node::client::member::Member;
+use node::client::order::OrderError;
 use protocol::digest::Digest;
 use protocol::farm::explain::{Ended, Explanation};
 use protocol::id::{BuildKey, ManifestId};
@@ -30,13 +31,15 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
     let mut shape = RequestShape::default();
     let mut recipe = "build".to_owned();
     let mut key = args.what.as_str().parse::<Digest>().ok().map(BuildKey);
-    if let Ok((request, view)) = session.look(args.what.request()).await {
-        shape = RequestShape::of(request, &view);
+    let looked = session.look(args.what.request()).await;
+    if let Ok((request, view)) = &looked {
+        let request = *request;
+        shape = RequestShape::of(request, view);
         recipe.clone_from(&view.recipe);
         match &view.explanation {
             Explanation::Ended(Ended::Built { .. }) => key = Some(view.build_key),
             Explanation::Ended(ended) => {
-                return verb::request::failed(&place.output, request, &view, ended, started.elapsed());
+                return verb::request::failed(&place.output, request, view, ended, started.elapsed());
             }
             explanation => {
                 let what = format!("not built yet: {}", sentences::explanation(explanation, request));
@@ -47,7 +50,12 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
     } else if key.is_none() {
         key = by_prefix(member, args.what.as_str(), &mut recipe).await;
     }
-    let Some(key) = key else { return Err(unknown()) };
+    let Some(key) = key else {
+        return Err(match looked {
+            Err(error) if error != OrderError::Unknown => failure::of_order(&error),
+            _ => unknown(),
+        });
+    };
     let (progress, _) = watch::channel(Progress::default());
     let folder =
         |recipe: &str, key: BuildKey| args.output.clone().unwrap_or_else(|| verb::request::default_folder(recipe, key));

@@ -36,7 +36,8 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
         }
     }
     member.leave().await;
-    shown.finish(&place.output)
+    let done = shown.finish(&place.output)?;
+    Ok(if place.stop.is_cancelled() { Exit::Interrupted } else { done })
 }
 
 /// A request may end without any attempt: then there is nothing to follow.

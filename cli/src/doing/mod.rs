@@ -140,7 +140,9 @@ impl Place {
 
     /// A daemon that was killed could not take its address back; whoever can take its lock knows that it is gone.
     fn forget_dead_daemon(&self) -> Result<(), JoinError> {
-        if self.home.daemon()?.is_some() && self.home.lock().is_ok() {
+        if self.home.daemon()?.is_some()
+            && let Ok(_lock) = self.home.lock()
+        {
             self.home.forget_daemon()?;
         }
         Ok(())

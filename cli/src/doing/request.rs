@@ -1,5 +1,6 @@
 //! `node request`.
 
+use super::alone::Begun;
 use super::{Place, alone, failure};
 use crate::args::{PlatformArg, RecipeArg, RequestArgs, SourceArg};
 use crate::exit::{Exit, Failure};
@@ -13,8 +14,10 @@ use node::catalogue;
 use node::chance::Chance;
 use node::client::deliver::Delivery;
 use node::client::get::{Delivered, Errand, Got, Patience, Stage};
+use node::client::member::Member;
 use node::client::session::{JoinError, Session};
 use node::client::wish::Wish;
+use node::home::HomeError;
 use protocol::farm::explain::HowBuilt;
 use protocol::id::RequestId;
 use protocol::platform::Require;
@@ -41,24 +44,55 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
     };
     let wish = wish_of(&args, recipe, source.as_deref());
     wish.spec().map_err(|error| failure::of_wish(&error))?;
-    match place.try_join().await {
-        Ok(member) => {
-            let ask = Ask { place, args: &args, wish: &wish, source, started };
-            let done = ask.run(&member.session, &member.uploads, Alone::No).await;
-            member.leave().await;
-            done
+    let until = Instant::now() + OTHERS_WITHIN;
+    let node = loop {
+        match join_or_none(place, until).await {
+            Ok(member) => {
+                let ask = Ask { place, args: &args, wish: &wish, source, started };
+                let done = ask.run(&member.session, &member.uploads, Alone::No).await;
+                member.leave().await;
+                return done;
+            }
+            Err(JoinError::NoFarm) if args.detach => {
+                return Err(Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm()));
+            }
+            Err(JoinError::NoFarm) => match alone::start(place).await? {
+                Begun::Farm(node) => break node,
+                Begun::ByAnother if Instant::now() < until => {}
+                Begun::ByAnother => return Err(failure::of_home(HomeError::InUse(place.home.path().to_owned()))),
+            },
+            Err(_) if place.stop.is_cancelled() => return Err(interrupted(Alone::No, None)),
+            Err(error) => return Err(failure::of_join(&error)),
         }
-        Err(JoinError::NoFarm) if args.detach => Err(Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm())),
-        Err(JoinError::NoFarm) => {
-            let node = alone::start(place).await?;
-            let session = node.session().map_err(|error| failure::of_join(&error))?;
-            let ask = Ask { place, args: &args, wish: &wish, source, started };
-            let done = ask.run(&session, node.uploads(), Alone::Yes).await;
-            alone::end(place, node).await;
-            done
+    };
+    let session = node.session().map_err(|error| failure::of_join(&error))?;
+    let ask = Ask { place, args: &args, wish: &wish, source, started };
+    let done = ask.run(&session, node.uploads(), Alone::Yes).await;
+    alone::end(place, *node).await;
+    done
+}
+
+/// Joins the farm; [`JoinError::NoFarm`] when none is known and nobody is about to be one in this home.
+async fn join_or_none(place: &Place, until: Instant) -> Result<Member, JoinError> {
+    loop {
+        let error = match place.try_join().await {
+            Ok(member) => return Ok(member),
+            Err(error) => error,
+        };
+        let in_use = || matches!(place.home.lock(), Err(HomeError::InUse(_)));
+        let passing = match &error {
+            // A farm of one begins: it says where it serves as soon as it does.
+            JoinError::NoFarm => in_use(),
+            // A farm of one ended while it was being called.
+            JoinError::Unreachable { .. } if place.shared.farm.is_none() && place.home.ticket()?.is_none() => {
+                place.home.daemon()?.is_none() || !in_use()
+            }
+            _ => false,
+        };
+        if !passing || place.stop.is_cancelled() || Instant::now() >= until {
+            return Err(error);
         }
-        Err(_) if place.stop.is_cancelled() => Err(interrupted(Alone::No, None)),
-        Err(error) => Err(failure::of_join(&error)),
+        tokio::time::sleep(OTHERS_LOOK).await;
     }
 }
 
@@ -309,5 +343,8 @@ fn digest_of(path: &Path) -> Result<protocol::digest::Digest, Failure> {
 
 /// How long an interrupted command may take to take its request back.
 const TAKE_BACK_WITHIN: Duration = Duration::from_secs(2);
-/// How often a command that stands alone looks whether others that have joined it are still there.
+/// How long another farm of one in this home may take to begin or to end.
+const OTHERS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often a command looks at others in its home: those that joined it, or one that begins or ends.
 pub(super) const OTHERS_LOOK: Duration = Duration::from_millis(100);

@@ -2,7 +2,7 @@
 
 use super::deliver::Delivery;
 use super::find::{Found, Search};
-use super::order::OrderError;
+use super::order::{OrderError, PATIENCE};
 use super::session::Session;
 use super::wish::{SignedWish, Wish, WishError};
 use crate::artifact::import::Imported;
@@ -199,11 +199,10 @@ impl Errand<'_> {
             })
             .await?;
         let Explanation::Ended(ended) = view.explanation.clone() else { return Err(OrderError::Nonsense.into()) };
-        let Ended::Built { how, manifest, .. } = &ended else {
+        let Ended::Built { how, manifest, .. } = ended else {
             return Ok(Answered::Otherwise(Got::Ended { request, view: Box::new(view), ended }));
         };
-        let (how, manifest) = (*how, *manifest);
-        match self.session.find_such(build_key, |verified| verified.verdict.manifest == manifest).await {
+        match self.session.find_exactly(build_key, manifest).await {
             Search::Found(found) => Ok(Answered::build(*found, Some(request), Some(view), how)),
             Search::NotBuilt | Search::NobodyKnows => Err(GetError::NoVerdict),
         }
@@ -231,6 +230,7 @@ impl Errand<'_> {
         let accepted = self.session.submit(wish).await?;
         let request = accepted.request;
         shown(Stage::Submitted { request });
+        let mut answered = tokio::time::Instant::now();
         loop {
             match tokio::time::timeout(OFFER_AGAIN, self.session.until_source_held(request, chance)).await {
                 Ok(held) => {
@@ -239,7 +239,8 @@ impl Errand<'_> {
                 }
                 // A pull that failed, or a coordinator that has started again, needs to be told that the source is here.
                 Err(_) => match self.session.submit(wish).await {
-                    Ok(_) | Err(OrderError::NoCoordinator(_)) => {}
+                    Ok(_) => answered = tokio::time::Instant::now(),
+                    Err(OrderError::NoCoordinator(_)) if answered.elapsed() <= PATIENCE => {}
                     Err(error) => return Err(error.into()),
                 },
             }

@@ -14,7 +14,7 @@ use protocol::wire::{Answer, CLAIM_WAIT, Control, LogPart, Park, RequestRef, vie
 use std::time::Duration;
 
 /// How long watching goes on while no coordinator answers.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the farm did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -25,8 +25,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Pulls that move bytes at a time; further ones wait.
-const PULLS: usize = 8;
+/// Sources pulled at a time, and other things; further ones wait. A source comes as fast as its requester's uplink lets it,
+/// and no verdict on what is built already may wait for that.
+const SOURCES: usize = 8;
+const OTHERS: usize = 8;
 /// How often, and at first how soon again, a log is tried.
 const LOG_TRIES: usize = 5;
 const LOG_AGAIN: Duration = Duration::from_millis(250);
@@ -44,7 +46,8 @@ pub struct Pulls {
     clock: Clock,
     chance: Chance,
     kept: mpsc::Sender<BuildKey>,
-    turns: Arc<Semaphore>,
+    source_turns: Arc<Semaphore>,
+    other_turns: Arc<Semaphore>,
     under_way: Arc<Mutex<BTreeSet<Pull>>>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -74,7 +77,8 @@ impl Pulls {
             clock,
             chance,
             kept,
-            turns: Arc::new(Semaphore::new(PULLS)),
+            source_turns: Arc::new(Semaphore::new(SOURCES)),
+            other_turns: Arc::new(Semaphore::new(OTHERS)),
             under_way: Arc::default(),
             tracker: TaskTracker::new(),
             stop,
@@ -142,7 +146,7 @@ impl Pulls {
     pub fn hand_over(&self, job: JobId, spec: BuildSpec, from: PeerKey) {
         let pulls = self.clone();
         self.start(Pull::Source(job, from), async move {
-            if let Err(error) = pulls.in_turn(pulls.take_source(&spec, from)).await {
+            if let Err(error) = in_turn(&pulls.source_turns, pulls.take_source(&spec, from)).await {
                 tracing::warn!(%job, from = %from.short(), %error, "the source could not be taken over");
                 return;
             }
@@ -172,7 +176,7 @@ impl Pulls {
             let mut backoff = Backoff::new(pulls.chance.clone(), Duration::from_millis(500), Duration::from_secs(60));
             while let Some(holders) = pulls.holders_to_ask(build_key, manifest) {
                 let pulled = gather::tree_into_store(&pulls.network, &pulls.store, manifest, holders);
-                match pulls.in_turn(pulled).await {
+                match in_turn(&pulls.other_turns, pulled).await {
                     Ok(_) => {
                         let held = Command::Held { build_key, manifest, holder: pulls.network.local() };
                         match pulls.ledger.propose(held).await {
@@ -212,7 +216,7 @@ impl Pulls {
             // The volunteer may be a moment away from having it on its shelf.
             let mut backoff = Backoff::new(pulls.chance.clone(), LOG_AGAIN, LOG_AGAIN * 8);
             for _ in 0..LOG_TRIES {
-                match pulls.in_turn(pulls.take_log(log, from)).await {
+                match in_turn(&pulls.other_turns, pulls.take_log(log, from)).await {
                     Ok(()) => return,
                     Err(error) => tracing::debug!(log = %log.short(), %error, "the log could not be taken over"),
                 }
@@ -230,6 +234,10 @@ impl Pulls {
 
     /// Asks every holder of a build whether it still has the artifact, and notes who has not.
     pub fn probe(&self, build_key: BuildKey) {
+        // Anybody may ask; what is not built takes no place among those that wait.
+        if self.ledger.read(|farm| farm.finished(&build_key).is_none()) {
+            return;
+        }
         let pulls = self.clone();
         self.start(Pull::Probe(build_key), async move {
             let found = pulls.ledger.read(|farm| {
@@ -240,20 +248,13 @@ impl Pulls {
                 let holds = if holder == pulls.network.local() {
                     pulls.store.has_artifact(manifest).await.unwrap_or(true)
                 } else {
-                    pulls.in_turn(gather::small_blob(&pulls.network, manifest.0, vec![holder])).await.is_ok()
+                    in_turn(&pulls.other_turns, gather::small_blob(&pulls.network, manifest.0, vec![holder])).await.is_ok()
                 };
                 if !holds && let Err(error) = pulls.ledger.propose(Command::Lost { build_key, holder }).await {
                     tracing::debug!(key = %build_key.short(), %error, "a lost copy was not noted");
                 }
             }
         });
-    }
-
-    /// Moves bytes when it is their turn.
-    async fn in_turn<T>(&self, moving: impl Future<Output = T>) -> T {
-        // The semaphore is never closed; were it, there would be nothing to limit.
-        let _turn = self.turns.acquire().await;
-        moving.await
     }
 
     /// Runs one pull, unless the same one is under way.
@@ -276,4 +277,11 @@ impl Pulls {
         // Insert and remove leave the set whole.
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Moves bytes when it is their turn.
+async fn in_turn<T>(turns: &Semaphore, moving: impl Future<Output = T>) -> T {
+    // The semaphore is never closed; were it, there would be nothing to limit.
+    let _turn = turns.acquire().await;
+    moving.await
 }
