@@ -116,6 +116,15 @@ impl Barn {
         Person { home: self.farm.home(name), ticket: self.ticket.clone() }
     }
 
+    /// Where the coordinator listens, over TCP and QUIC.
+    #[track_caller]
+    pub(crate) fn addresses(&self, asking: &Person) -> Vec<String> {
+        let shown = asking.asks(&["farm", "show"], 0);
+        let addresses: Vec<String> = serde_json::from_value(shown["coordinators"][0]["addresses"].clone()).unwrap();
+        assert_eq!(addresses.len(), 2, "{shown}");
+        addresses
+    }
+
     /// Ends the coordinator as a power cut would.
     pub(crate) fn cut_power(&mut self) {
         self.coordinator.kill();

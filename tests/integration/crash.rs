@@ -60,9 +60,7 @@ fn a_coordinator_that_dies_loses_nothing_and_the_build_goes_on() {
     let file = gated_recipe(&barn.farm);
     let volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]);
     let me = barn.person("me");
-    let ticket = me.asks(&["farm", "show"], 0);
-    let addresses: Vec<String> = serde_json::from_value(ticket["coordinators"][0]["addresses"].clone()).unwrap();
-    assert!(addresses.len() >= 2, "{ticket}");
+    let addresses = barn.addresses(&me);
 
     let marker = |word: &str| format!("marker={word}-{}", std::process::id());
     let running = marker("running");
@@ -106,4 +104,50 @@ fn a_coordinator_that_dies_loses_nothing_and_the_build_goes_on() {
     }
     assert_eq!(me.status(&needy)["state"], "queued");
     assert_eq!(volunteer.attempts(), 4);
+}
+
+#[test]
+fn a_build_that_ends_while_no_coordinator_is_there_is_reported_later() {
+    if !crate::can_build("a report that waits") {
+        return;
+    }
+    let mut barn = Barn::found(&[]);
+    let gate = Gate::closed(&barn.farm, "gate", "gate");
+    let file = gated_recipe(&barn.farm);
+    let volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]);
+    let me = barn.person("me");
+    let addresses = barn.addresses(&me);
+    let request = me.leaves(&[&file]);
+    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    barn.cut_power();
+    gate.open();
+    let mut process = volunteer.process;
+    process.says("the report waits for a coordinator", BUILD);
+    barn.start_again(&addresses);
+    let end = me.waits_for(&request, "finished");
+    assert_eq!((&end["outcome"], &end["attempts"]), (&"built".into(), &1.into()), "{end}");
+    assert_eq!(me.asks(&["fetch", &request, "--output", "made"], 0)["manifest"], end["manifest"]);
+}
+
+#[test]
+fn a_volunteer_that_is_told_to_stop_hands_its_build_back() {
+    if !crate::can_build("a volunteer that stops") {
+        return;
+    }
+    let barn = Barn::found(&[]);
+    let gates = ["gate-one", "gate-two"].map(|folder| Gate::closed(&barn.farm, folder, "gate"));
+    let file = gated_recipe(&barn.farm);
+    let first = barn.volunteer("one", &["--accept", "any", "--tool", &gates[0].offer()]);
+    let me = barn.person("me");
+    let request = me.leaves(&[&file]);
+    wait_for("the build at the gate", BUILD, || (processes_with(&gates[0].program()) > 0).then_some(()));
+    let second = barn.volunteer("two", &["--accept", "any", "--tool", &gates[1].offer()]);
+    let mut process = first.process;
+    assert!(process.stop().success());
+    assert!(process.stderr().contains("handed back"), "{}", process.stderr());
+    assert_eq!(processes_with(&gates[0].program()), 0, "nothing of the build is left");
+    gates[1].open();
+    let end = me.waits_for(&request, "finished");
+    assert_eq!((&end["outcome"], &end["attempts"]), (&"built".into(), &2.into()));
+    assert_eq!(second.attempts(), 1);
 }
