@@ -182,7 +182,7 @@ async fn fetch_from_all(neighbours: &Neighbours, made: &Made, ticket: &Ticket) {
     let (progress, _) = watch::channel(Progress::default());
     let folder = neighbours.farm.folder().join("delivered");
     let began = Instant::now();
-    let delivery = member.session.deliver(&found, &folder, progress).await.unwrap();
+    let delivery = member.session.deliver(&found, Sink::Folder(folder.clone()), progress).await.unwrap();
     let took = began.elapsed();
 
     assert_eq!(delivery.manifest, manifest);
