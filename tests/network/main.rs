@@ -16,6 +16,7 @@ mod neighbours;
 mod bulk;
 mod hostile;
 mod lan;
+mod lost;
 mod without_coordinator;
 
 /// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the

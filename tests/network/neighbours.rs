@@ -115,6 +115,7 @@ pub(crate) struct Neighbours {
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
     pub(crate) key: BuildKey,
+    pub(crate) manifest: String,
     pub(crate) volunteer: PeerKey,
     pub(crate) file: PathBuf,
 }
@@ -192,6 +193,7 @@ impl Made {
         let volunteer: protocol::digest::Digest = word("volunteer").parse().unwrap();
         Self {
             key: word("build_key").parse().unwrap(),
+            manifest: word("manifest"),
             volunteer: PeerKey::from_bytes(*volunteer.as_bytes()),
             file: json["files"][0]["path"].as_str().unwrap().into(),
         }

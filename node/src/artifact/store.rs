@@ -227,6 +227,16 @@ impl Store {
         self.run(move |inner| inner.has_artifact(id)).await
     }
 
+    /// The manifest of an artifact whose every byte is here and fits its digest; reads all of it. What is damaged goes into
+    /// quarantine, and an artifact that is not whole counts as partial from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn whole(&self, id: ManifestId) -> Result<Option<Manifest>, StoreError> {
+        self.run(move |inner| inner.whole(id)).await
+    }
+
     /// The manifest with this id, if it is here.
     ///
     /// # Errors

@@ -160,6 +160,14 @@ pub enum TransferError {
     Store(#[from] StoreError),
 }
 
+impl TransferError {
+    /// Whether it failed because nobody who was asked gave it.
+    #[must_use]
+    pub const fn is_loss(&self) -> bool {
+        matches!(self, Self::NoProvider | Self::Failed(_))
+    }
+}
+
 fn list(faults: &[(PeerKey, Fault)]) -> String {
     let words: Vec<_> = faults.iter().map(|(peer, fault)| format!("{} {fault}", peer.short())).collect();
     words.join("; ")

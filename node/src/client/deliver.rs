@@ -44,7 +44,7 @@ impl Session {
         let named = builders.map(|key| Contact { key, addresses: Vec::new() });
         let contacts = found.holders.iter().cloned().chain(named).collect();
         let result = self.fetch(found.verified.verdict.manifest, contacts, Some(key), sink, progress).await;
-        if let Err(TransferError::Failed(_) | TransferError::NoProvider) = &result {
+        if result.as_ref().is_err_and(TransferError::is_loss) {
             // If no coordinator hears it, the next requester will tell.
             let _told = self.coordinators.call(Control::Missing { build_key: key }).await;
         }

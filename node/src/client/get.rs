@@ -166,9 +166,23 @@ impl Errand<'_> {
     ///
     /// [`GetError`].
     pub async fn run(self, chance: &Chance, shown: &mut impl FnMut(Stage)) -> Result<Got, GetError> {
-        match self.ask(chance, shown).await? {
-            Answered::Build(build) => self.fetch(*build, shown).await,
-            Answered::Otherwise(got) => Ok(got),
+        let build = match self.ask(chance, shown).await? {
+            Answered::Build(build) => build,
+            Answered::Otherwise(got) => return Ok(got),
+        };
+        let was_asked_for = build.request.is_some();
+        let lost = match self.fetch(*build, shown).await {
+            Err(GetError::Transfer(error)) if error.is_loss() && !was_asked_for => error,
+            done => return done,
+        };
+        // The farm was told; it builds anew what nobody has.
+        tracing::warn!(error = %lost, "what was found cannot be fetched: asking the farm for it");
+        let wish = self.wish.sign(self.session, chance)?;
+        match self.order(&wish, chance, shown).await {
+            Ok(Answered::Build(build)) => self.fetch(*build, shown).await,
+            Ok(Answered::Otherwise(got)) => Ok(got),
+            Err(GetError::Order(OrderError::NoCoordinator(_))) => Err(lost.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -187,7 +201,18 @@ impl Errand<'_> {
         {
             return Ok(Answered::build(*found, None, None, HowBuilt::Cached));
         }
-        let request = self.submit(&wish, chance, shown).await?;
+        self.order(&wish, chance, shown).await
+    }
+
+    /// Hands the wish to the farm, and waits for the end where that is wanted.
+    async fn order(
+        &self,
+        wish: &SignedWish,
+        chance: &Chance,
+        shown: &mut impl FnMut(Stage),
+    ) -> Result<Answered, GetError> {
+        let build_key = wish.request.build_key;
+        let request = self.submit(wish, chance, shown).await?;
         if self.patience == Patience::Detach {
             return Ok(Answered::Otherwise(Got::Detached { request, build_key }));
         }

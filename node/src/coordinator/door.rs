@@ -32,6 +32,8 @@ use tokio::sync::{Notify, oneshot, watch};
 
 /// How far a requester's clock may be ahead.
 const CLOCK_AHEAD: Duration = Duration::from_secs(300);
+/// How long whoever misses an artifact waits until it is known who has it.
+const PROBED_WITHIN: Duration = Duration::from_secs(5);
 /// Mails that could not be sent, in one answer.
 const MAILS_SHOWN: usize = 20;
 /// Rows of the queue in one answer.
@@ -75,7 +77,8 @@ impl Door {
             Control::HandBack { lease } => self.command(Command::HandBack { lease, volunteer: caller.peer }).await,
             Control::Report(report) => self.report(caller, report).await,
             Control::Missing { build_key } => {
-                self.pulls.probe(build_key);
+                // Whoever tells will ask next, and should get the new answer if it does not take long.
+                let _late = tokio::time::timeout(PROBED_WITHIN, self.pulls.probe(build_key)).await;
                 Answer::Done
             }
             Control::Evicted { build_key } => self.command(Command::Lost { build_key, holder: caller.peer }).await,

@@ -21,7 +21,7 @@ use protocol::request::BuildSpec;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -185,7 +185,9 @@ impl Pulls {
                                 let _ending = pulls.kept.send(build_key).await;
                                 return;
                             }
-                            Err(error) => tracing::warn!(key = %build_key.short(), %error, "the artifact is kept, but not noted"),
+                            Err(error) => {
+                                tracing::warn!(key = %build_key.short(), %error, "the artifact is kept, but not noted")
+                            }
                         }
                     }
                     Err(error) => tracing::warn!(key = %build_key.short(), %error, "the artifact could not be kept"),
@@ -232,11 +234,13 @@ impl Pulls {
         Ok(())
     }
 
-    /// Asks every holder of a build whether it still has the artifact, and notes who has not.
-    pub fn probe(&self, build_key: BuildKey) {
+    /// Finds out who still has the artifact of a build, mends this coordinator's own copy from theirs, and notes who has not.
+    /// The answer comes when that is done, or at once where it is under way already.
+    pub fn probe(&self, build_key: BuildKey) -> oneshot::Receiver<()> {
+        let (done, probed) = oneshot::channel();
         // Anybody may ask; what is not built takes no place among those that wait.
         if self.ledger.read(|farm| farm.finished(&build_key).is_none()) {
-            return;
+            return probed;
         }
         let pulls = self.clone();
         self.start(Pull::Probe(build_key), async move {
@@ -244,17 +248,48 @@ impl Pulls {
                 farm.finished(&build_key).map(|finished| (finished.verdict.manifest, finished.holders.clone()))
             });
             let Some((manifest, holders)) = found else { return };
-            for holder in holders {
-                let holds = if holder == pulls.network.local() {
-                    pulls.store.has_artifact(manifest).await.unwrap_or(true)
-                } else {
-                    in_turn(&pulls.other_turns, gather::small_blob(&pulls.network, manifest.0, vec![holder])).await.is_ok()
-                };
-                if !holds && let Err(error) = pulls.ledger.propose(Command::Lost { build_key, holder }).await {
+            for holder in pulls.lost(manifest, holders.into_iter().collect()).await {
+                if let Err(error) = pulls.ledger.propose(Command::Lost { build_key, holder }).await {
                     tracing::debug!(key = %build_key.short(), %error, "a lost copy was not noted");
                 }
             }
+            // Whoever asked may have gone.
+            let _gone = done.send(());
         });
+        probed
+    }
+
+    /// Those of the holders that have not got the artifact. One whose manifest alone is here is as lost as one without.
+    async fn lost(&self, manifest: ManifestId, holders: Vec<PeerKey>) -> Vec<PeerKey> {
+        let local = self.network.local();
+        let mut own = match self.store.whole(manifest).await {
+            Ok(whole) => whole.is_some(),
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be read");
+                return Vec::new();
+            }
+        };
+        let mut lost = Vec::new();
+        for holder in holders.iter().copied().filter(|holder| *holder != local) {
+            let has_it = if own {
+                in_turn(&self.other_turns, gather::small_blob(&self.network, manifest.0, vec![holder])).await.map(drop)
+            } else {
+                in_turn(&self.other_turns, gather::tree_into_store(&self.network, &self.store, manifest, vec![holder]))
+                    .await
+                    .map(drop)
+            };
+            match has_it {
+                Ok(()) => own = true,
+                Err(error) => {
+                    tracing::info!(holder = %holder.short(), %error, "a copy is lost");
+                    lost.push(holder);
+                }
+            }
+        }
+        if !own && holders.contains(&local) {
+            lost.push(local);
+        }
+        lost
     }
 
     /// Runs one pull, unless the same one is under way.

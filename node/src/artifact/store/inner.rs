@@ -131,6 +131,19 @@ impl Inner {
         Ok(complete && self.shelf.touch(&id.0)? == Presence::Here)
     }
 
+    /// The manifest, if it and every chunk of it are here and fit their digests this very time. What the index says is
+    /// corrected.
+    pub(super) fn whole(&self, id: ManifestId) -> Result<Option<Manifest>, StoreError> {
+        let Some(manifest) = self.manifest(id)? else { return Ok(None) };
+        for chunk in manifest.files().flat_map(|(_, _, _, chunks)| chunks) {
+            self.read(chunk)?;
+        }
+        Ok(match self.record_artifact(id, &manifest)? {
+            Added::Complete(_) => Some(manifest),
+            Added::Partial(..) => None,
+        })
+    }
+
     pub(super) fn keep_judged(&self, key: BuildKey, kept: Kept) -> Result<(), StoreError> {
         let record = judged_record(&kept)?;
         let _records = self.records();
