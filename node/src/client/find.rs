@@ -6,7 +6,7 @@
 use super::session::Session;
 use crate::network::Network;
 use protocol::id::{BuildKey, FarmId, PeerKey};
-use protocol::report::Verified;
+use protocol::report::{Verdict, Verified};
 use protocol::ticket::Contact;
 use protocol::wire::{Answer, Control};
 use std::collections::BTreeSet;
@@ -52,7 +52,7 @@ impl Session {
 
     /// Looks for a finished build whose verdict `will_do`; others are passed over. A peer may still hold a verdict that a
     /// later one has replaced.
-    pub async fn find_such(&self, key: BuildKey, will_do: impl Fn(&Verified) -> bool) -> Search {
+    pub async fn find_such(&self, key: BuildKey, will_do: impl Fn(&Verdict) -> bool) -> Search {
         let mut asking = JoinSet::new();
         let mut asked = BTreeSet::new();
         let connected = self.network.peers().await.unwrap_or_default();
@@ -72,7 +72,7 @@ impl Session {
                 biased;
                 () = tokio::time::sleep_until(until) => return Search::NobodyKnows,
                 said = asking.join_next(), if !asking.is_empty() => match said {
-                    Some(Ok(Said::Verdict(found))) if will_do(&found.verified) => return Search::Found(found),
+                    Some(Ok(Said::Verdict(found))) if will_do(&found.verified.verdict) => return Search::Found(found),
                     Some(Ok(Said::CoordinatorSaysNo)) => return Search::NotBuilt,
                     Some(Ok(Said::Verdict(_) | Said::Nothing) | Err(_)) | None => {}
                 },
