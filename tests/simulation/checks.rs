@@ -278,9 +278,19 @@ impl State {
         }
         let invariants = invariants::check_all(&self.shadow).and(invariants::check_step(&before, &self.shadow));
         found.extend(invariants.err().map(|broken| format!("entry {index}: {broken}")));
+        let mut decided = BTreeMap::new();
         for event in applied.events {
             log.note("ledger", format!("{index} {event:?}"));
+            if let Event::Decided { build_key, manifest, .. } = &event {
+                decided.insert(*build_key, *manifest);
+            }
             found.extend(self.hear(event).map(|what| format!("entry {index}: {what}")));
+        }
+        for (key, manifest) in decided {
+            let judged = self.shadow.finished(&key).map(|finished| finished.verdict.manifest);
+            if judged != Some(manifest) {
+                found.push(format!("entry {index}: {} was decided as {manifest:?} and is {judged:?}", key.short()));
+            }
         }
         found
     }
@@ -314,11 +324,7 @@ impl State {
                 None
             }
             Event::Decided { build_key, manifest, .. } => {
-                let judged = self.shadow.finished(&build_key).map(|finished| finished.verdict.manifest);
                 let before = self.verdicts.insert(build_key, manifest);
-                if judged != Some(manifest) {
-                    return Some(format!("{} was decided as {manifest:?} and is {judged:?}", build_key.short()));
-                }
                 let changed = before.filter(|before| *before != manifest);
                 changed.filter(|before| !self.lies.contains(before) && !self.lies.contains(&manifest)).map(|before| {
                     format!("{} has two verdicts: {} and {}", build_key.short(), before.short(), manifest.short())

@@ -5,8 +5,8 @@
 
 use super::session::Session;
 use crate::network::Network;
-use protocol::id::{BuildKey, FarmId, ManifestId, PeerKey};
-use protocol::report::Verified;
+use protocol::id::{BuildKey, FarmId, PeerKey};
+use protocol::report::{Verdict, Verified};
 use protocol::ticket::Contact;
 use protocol::wire::{Answer, Control};
 use std::collections::BTreeSet;
@@ -38,39 +38,27 @@ pub enum Search {
     NobodyKnows,
 }
 
-/// Whether a coordinator says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leads {
-    Yes,
-    No,
-}
-
 enum Said {
-    Verdict(Box<Found>, Leads),
+    Verdict(Box<Found>),
     CoordinatorSaysNo,
     Nothing,
 }
 
 impl Session {
-    /// Looks for a finished build.
+    /// Looks for a finished build, whatever its artifact.
     pub async fn find(&self, key: BuildKey) -> Search {
-        self.search(key, None).await
+        self.find_such(key, |_| true).await
     }
 
-    /// Looks for the build that a request ended with. A peer may still hold an earlier one of the same key: only a coordinator
-    /// is believed about another artifact, because the farm may have judged anew since.
-    pub async fn find_exactly(&self, key: BuildKey, manifest: ManifestId) -> Search {
-        self.search(key, Some(manifest)).await
-    }
-
-    async fn search(&self, key: BuildKey, wanted: Option<ManifestId>) -> Search {
+    /// Looks for a finished build whose verdict `will_do`; others are passed over. A peer may still hold a verdict that a
+    /// later one has replaced.
+    pub async fn find_such(&self, key: BuildKey, will_do: impl Fn(&Verdict) -> bool) -> Search {
         let mut asking = JoinSet::new();
         let mut asked = BTreeSet::new();
         let connected = self.network.peers().await.unwrap_or_default();
         for peer in self.coordinators.in_order().into_iter().chain(connected.into_iter().map(|contact| contact.key)) {
             if asked.insert(peer) {
-                let leads = if self.coordinators.includes(&peer) { Leads::Yes } else { Leads::No };
-                asking.spawn(ask(self.network.clone(), self.farm, key, peer, leads));
+                asking.spawn(ask(self.network.clone(), self.farm, key, peer, self.coordinators.includes(&peer)));
             }
         }
         let mut providers = self.network.find_providers(key).await.ok();
@@ -84,18 +72,13 @@ impl Session {
                 biased;
                 () = tokio::time::sleep_until(until) => return Search::NobodyKnows,
                 said = asking.join_next(), if !asking.is_empty() => match said {
-                    Some(Ok(Said::Verdict(found, leads))) => {
-                        let is_it = wanted.is_none_or(|wanted| found.verified.verdict.manifest == wanted);
-                        if is_it || leads == Leads::Yes {
-                            return Search::Found(found);
-                        }
-                    }
+                    Some(Ok(Said::Verdict(found))) if will_do(&found.verified.verdict) => return Search::Found(found),
                     Some(Ok(Said::CoordinatorSaysNo)) => return Search::NotBuilt,
-                    Some(Ok(Said::Nothing) | Err(_)) | None => {}
+                    Some(Ok(Said::Verdict(_) | Said::Nothing) | Err(_)) | None => {}
                 },
                 provider = next(&mut providers), if searching => match provider {
                     Some(peer) => if asked.insert(peer) {
-                        asking.spawn(ask(self.network.clone(), self.farm, key, peer, Leads::No));
+                        asking.spawn(ask(self.network.clone(), self.farm, key, peer, false));
                     },
                     None => providers = None,
                 },
@@ -111,7 +94,7 @@ async fn next(providers: &mut Option<tokio::sync::mpsc::Receiver<PeerKey>>) -> O
     }
 }
 
-async fn ask(network: Network, farm: FarmId, key: BuildKey, peer: PeerKey, leads: Leads) -> Said {
+async fn ask(network: Network, farm: FarmId, key: BuildKey, peer: PeerKey, leads: bool) -> Said {
     let answer = match network.call(peer, Control::Find(key)).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -121,7 +104,7 @@ async fn ask(network: Network, farm: FarmId, key: BuildKey, peer: PeerKey, leads
     };
     let Answer::Found { judged, mut holders } = answer else { return Said::Nothing };
     let Some(judged) = judged else {
-        return if leads == Leads::Yes { Said::CoordinatorSaysNo } else { Said::Nothing };
+        return if leads { Said::CoordinatorSaysNo } else { Said::Nothing };
     };
     match judged.verify(farm, key) {
         Ok(verified) => {
@@ -129,7 +112,7 @@ async fn ask(network: Network, farm: FarmId, key: BuildKey, peer: PeerKey, leads
             if !holders.iter().any(|contact| contact.key == peer) {
                 holders.insert(0, Contact { key: peer, addresses: Vec::new() });
             }
-            Said::Verdict(Box::new(Found { verified, holders }), leads)
+            Said::Verdict(Box::new(Found { verified, holders }))
         }
         Err(error) => {
             tracing::warn!(peer = %peer.short(), %error, "an answer that does not hold is passed over");

@@ -12,6 +12,7 @@ use crate::catalogue;
 use crate::chance::Chance;
 use protocol::farm::explain::{Ended, Explanation, HowBuilt, RequestView};
 use protocol::id::{BuildKey, ManifestId, PeerKey, RequestId};
+use protocol::report::Verdict;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,7 +228,12 @@ impl Errand<'_> {
         let Ended::Built { how, manifest, .. } = ended else {
             return Ok(Answered::Otherwise(Got::Ended { request, view: Box::new(view), ended }));
         };
-        match self.session.find_exactly(build_key, manifest).await {
+        // A peer may hold an older verdict that does not meet the demand; a later one that does is as good as what was told.
+        let will_do = |verdict: &Verdict| {
+            let later = Some(verdict.decided_at) >= view.ended_at && verdict.agreed >= self.wish.demand.agree.get();
+            verdict.manifest == manifest || later
+        };
+        match self.session.find_such(build_key, will_do).await {
             Search::Found(found) => Ok(Answered::build(*found, Some(request), Some(view), how)),
             Search::NotBuilt | Search::NobodyKnows => Err(GetError::NoVerdict),
         }
