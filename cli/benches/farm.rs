@@ -130,7 +130,7 @@ async fn start(folder: &Path, name: &str, farm: FarmChoice) -> Node {
             mdns: Mdns::Off,
             transports: Transports::Both,
         },
-        coordinator: coordinates.then(|| CoordinatorConfig { mail: None, wall_clock: WallClock::Checked }),
+        coordinator: coordinates.then_some(CoordinatorConfig { mail: None, wall_clock: WallClock::Checked }),
         volunteer: (!coordinates).then(|| VolunteerConfig {
             limits: OwnerLimits::default(),
             accept: Accept::Catalogue,

@@ -134,7 +134,21 @@ impl ChunkSource for Doomed {
 
 #[test]
 fn two_providers_share_64_mib_while_one_lies_and_one_is_killed() {
-    let mut neighbours = Neighbours::settle(Transport::Both);
+    shares(Transport::Both);
+}
+
+#[test]
+fn the_same_on_tcp_alone() {
+    shares(Transport::Tcp);
+}
+
+#[test]
+fn the_same_on_quic_alone() {
+    shares(Transport::Quic);
+}
+
+fn shares(transport: Transport) {
+    let mut neighbours = Neighbours::settle(transport);
     let made = build(&neighbours);
     let ticket = neighbours.complete();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -190,7 +204,10 @@ async fn fetch_from_all(neighbours: &Neighbours, made: &Made, ticket: &Ticket) {
     let served_mib = |key: PeerKey| delivery.sources.served.get(&key).copied().unwrap_or(0) >> 20;
     let shares = honest.each_ref().map(|contact| served_mib(contact.key));
     let of_doomed = served_mib(doomed.network.local());
-    eprintln!("{took:?}: {shares:?} MiB from the two, {of_doomed} MiB from the one that was killed");
+    eprintln!(
+        "{:?}: {took:?}: {shares:?} MiB from the two, {of_doomed} MiB from the one that was killed",
+        neighbours.transport
+    );
     assert_eq!(delivery.sources.liars, [liar.network.local()]);
     assert_eq!(delivery.sources.served.values().sum::<u64>(), BYTES);
     assert!(shares.iter().all(|mib| *mib >= 16), "each at least a quarter: {shares:?} MiB");

@@ -172,7 +172,21 @@ fn own_manifest() -> Manifest {
 
 #[test]
 fn a_peer_that_provides_its_own_binary_is_never_delivered() {
-    let mut neighbours = Neighbours::settle(Transport::Both);
+    never_delivers_a_lie(Transport::Both);
+}
+
+#[test]
+fn nor_on_tcp_alone() {
+    never_delivers_a_lie(Transport::Tcp);
+}
+
+#[test]
+fn nor_on_quic_alone() {
+    never_delivers_a_lie(Transport::Quic);
+}
+
+fn never_delivers_a_lie(transport: Transport) {
+    let mut neighbours = Neighbours::settle(transport);
     let made = neighbours.build("first", GREETING);
     let other = neighbours.build("second", "another");
     assert_ne!(made.key, other.key);

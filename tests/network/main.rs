@@ -3,7 +3,7 @@
 //! [`neighbours`] starts a farm of three whose builds one volunteer alone can make, [`guest`] is a peer inside the test that
 //! does as it likes. What a machine cannot run is named by [`left_out`], and is a failure where the tests were told that
 //! everything is there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "../integration/deadline.rs"]
 mod deadline;
