@@ -19,6 +19,8 @@ use tokio::sync::watch;
 
 /// How long the farm is given to take the source over before it is offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(10);
+/// How many offers in a row may reach no coordinator before the request is given up.
+const OFFERS_UNHEARD: u32 = 6;
 
 /// What happens on the way, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -231,6 +233,7 @@ impl Errand<'_> {
         let accepted = self.session.submit(wish).await?;
         let request = accepted.request;
         shown(Stage::Submitted { request });
+        let mut unheard = 0;
         loop {
             match tokio::time::timeout(OFFER_AGAIN, self.session.until_source_held(request, chance)).await {
                 Ok(held) => {
@@ -239,7 +242,8 @@ impl Errand<'_> {
                 }
                 // A pull that failed, or a coordinator that has started again, needs to be told that the source is here.
                 Err(_) => match self.session.submit(wish).await {
-                    Ok(_) | Err(OrderError::NoCoordinator(_)) => {}
+                    Ok(_) => unheard = 0,
+                    Err(OrderError::NoCoordinator(_)) if unheard < OFFERS_UNHEARD => unheard += 1,
                     Err(error) => return Err(error.into()),
                 },
             }
