@@ -1,8 +1,10 @@
 //! Power cuts in the middle of things: of a volunteer that builds, of a coordinator with a build running and a queue.
 
-use crate::barn::{Barn, Gate, gated_recipe, processes_with};
+use crate::barn::{Barn, Gate, gated_recipe, processes_with, recipe};
 use crate::deadline::{BUILD, wait_for};
 use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
 
 #[test]
 fn a_build_whose_volunteer_dies_is_built_by_the_other() {
@@ -150,4 +152,52 @@ fn a_volunteer_that_is_told_to_stop_hands_its_build_back() {
     let end = me.waits_for(&request, "finished");
     assert_eq!((&end["outcome"], &end["attempts"]), (&"built".into(), &2.into()));
     assert_eq!(second.attempts(), 1);
+}
+
+#[test]
+fn a_source_on_its_way_when_the_coordinator_dies_arrives_all_the_same() {
+    let mut barn = Barn::found(&[]);
+    let file = recipe(
+        &barn.farm,
+        "big",
+        "requires = [\"tool.nobody-has-it\"]\n[source]\nhint = \"anything\"\n[[step]]\nrun = [\"true\"]\n",
+    );
+    let (me, you) = (barn.person("me"), barn.person("you"));
+    let addresses = barn.addresses(&me);
+    for mebibytes in [64, 128, 256, 512] {
+        let source = big_source(&barn, mebibytes);
+        let source = source.to_str().unwrap();
+        let asked = me.starts(&["request", &file, "--source", source, "--detach", "--json"]);
+        let seen = wait_for("the request", BUILD, || {
+            let farm = you.asks(&["status"], 0);
+            let newest = farm["queue"].as_array().unwrap().last()?;
+            (newest["recipe"] == "big").then(|| newest.clone())
+        });
+        if seen["state"] == "awaiting_source" {
+            barn.cut_power();
+            barn.start_again(&addresses);
+            let request = asked.end(BUILD).ended_with(0).json()["request"].clone();
+            assert_eq!(request, seen["request"]);
+            assert_eq!(you.status(request.as_str().unwrap())["state"], "queued", "the farm holds the source");
+            return;
+        }
+        let request = asked.end(BUILD).ended_with(0).json()["request"].clone();
+        me.asks(&["cancel", request.as_str().unwrap()], 0);
+    }
+    crate::left_out(
+        "the death of a coordinator that takes a source over",
+        "sources arrive before they can be seen coming",
+    );
+}
+
+/// A folder with one file of so many different chunks.
+fn big_source(barn: &Barn, mebibytes: usize) -> PathBuf {
+    let folder = barn.farm.folder().join(format!("source-{mebibytes}"));
+    fs::create_dir(&folder).unwrap();
+    let mut bytes = vec![0; mebibytes << 20];
+    for (at, chunk) in bytes.chunks_mut(1 << 20).enumerate() {
+        chunk[..16].copy_from_slice(&((mebibytes << 32) + at).to_be_bytes().repeat(2));
+    }
+    fs::write(folder.join("big"), bytes).unwrap();
+    folder
 }

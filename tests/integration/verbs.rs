@@ -47,7 +47,8 @@ fn a_cancelled_build_is_stopped() {
     let marker = format!("cancelled-{}", std::process::id());
     let wish = ["request", &file, "-o", &format!("marker={marker}")];
     let request = me.leaves(&wish[1..]);
-    let waiting = me.starts(&[&wish[..], &["--json"]].concat());
+    let mut waiting = me.starts(&[&wish[..], &["--json"]].concat());
+    waiting.says("builds it", BUILD);
     wait_for("the build at the gate", BUILD, || (processes_with(&marker) > 0).then_some(()));
     // It is somebody's own.
     let you = barn.person("you");
