@@ -11,6 +11,7 @@ use protocol::report::{Fingerprint, Holding, Limit};
 use protocol::request::Priority;
 use protocol::time::Timestamp;
 use protocol::wire::Refusal;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Something said to a person.
@@ -309,6 +310,14 @@ pub(crate) fn detach_needs_a_farm() -> Said {
 /// The first line of a farm of one.
 pub(crate) fn farm_of_one() -> Said {
     Said::new("no farm is known here: this command is a farm of one for as long as it runs")
+}
+
+/// A farm of one leaves although its mail could not be written.
+pub(crate) fn mail_waits(folder: &Path) -> Said {
+    Said::with_next(
+        format!("the mail cannot be written to {}", folder.display()),
+        "look at its rights and the free space; the next request in this home writes it",
+    )
 }
 
 /// The keyboard said stop while a farm holds the request.

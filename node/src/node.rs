@@ -190,6 +190,7 @@ impl Node {
         base.tracker.spawn(router.run(calls, news, base.service.clone()));
         base.provide_all().await?;
         let addresses = base.network.addresses().await.unwrap_or_default();
+        let addresses = ports::from_here(&addresses, &reach.external);
         let serving = base.home.serve_at(base.membership.farm, Contact { key: base.secret.public(), addresses })?;
         Ok(Self { base, coordinated, volunteer, uploads, ticket, charter, serving, _lock: lock })
     }

@@ -1,4 +1,6 @@
-//! Ports that a daemon takes again at its next start, so that tickets stay true.
+//! Ports that a daemon takes again at its next start, so that tickets stay true, and where its own machine finds them.
+
+use protocol::ticket::MAX_ADDRESSES;
 
 /// What of a node's addresses is listened on here: an external one may lead to another port.
 pub(crate) fn own_of(addresses: &[String], external: &[String]) -> Vec<String> {
@@ -19,6 +21,24 @@ pub(crate) fn taken_before(listened: &[String], wanted: Vec<String>) -> Vec<Stri
             }
         })
         .collect()
+}
+
+/// How commands on this machine reach a node with these addresses: by loopback first, which stays when the machine comes into
+/// another network.
+pub(crate) fn from_here(addresses: &[String], external: &[String]) -> Vec<String> {
+    let at_loopback = |address: &String| {
+        let (host, rest) = address.strip_prefix("/ip4/")?.split_once('/')?;
+        host.parse::<std::net::Ipv4Addr>().ok()?;
+        Some(format!("/ip4/127.0.0.1/{rest}"))
+    };
+    let mut here: Vec<String> = Vec::new();
+    for address in own_of(addresses, external).iter().filter_map(at_loopback).chain(addresses.iter().cloned()) {
+        if !here.contains(&address) {
+            here.push(address);
+        }
+    }
+    here.truncate(MAX_ADDRESSES);
+    here
 }
 
 #[cfg(test)]
@@ -52,5 +72,15 @@ mod tests {
         let external = texts(&["/ip4/192.0.2.7/tcp/443/p2p/12D3KooW"]);
         let addresses = texts(&["/ip4/192.0.2.7/tcp/443", "/ip4/10.0.0.7/tcp/4001"]);
         assert_eq!(own_of(&addresses, &external), texts(&["/ip4/10.0.0.7/tcp/4001"]));
+    }
+
+    #[test]
+    fn commands_on_this_machine_come_by_loopback() {
+        let addresses = texts(&["/ip4/192.0.2.7/tcp/443", "/ip4/10.0.0.7/tcp/4001", "/ip4/192.168.0.7/tcp/4001"]);
+        let external = texts(&["/ip4/192.0.2.7/tcp/443"]);
+        let here = from_here(&addresses, &external);
+        assert_eq!(here, [&texts(&["/ip4/127.0.0.1/tcp/4001"]), &addresses[..]].concat());
+        assert_eq!(from_here(&here[..1], &[]), here[..1]);
+        assert_eq!(from_here(&external, &external), external, "an own address that is announced as external");
     }
 }

@@ -11,9 +11,14 @@ use node::network::config::{Mdns, Transports};
 use node::node::{Node, StartError};
 use node::volunteer::fetch::FetchRules;
 use node::volunteer::machine::OwnerLimits;
+use std::time::{Duration, Instant};
 
 /// What the farm of one is called.
 const NAME: &str = "alone";
+/// Where its mail is written, in its home.
+const MAIL_FOLDER: &str = "mail";
+/// How long writing the mail may take; what is not written by then is written at the farm's next start.
+const MAIL_WITHIN: Duration = Duration::from_secs(10);
 /// From whom its mail comes.
 const MAIL_FROM: &str = "barnraise@localhost";
 
@@ -33,7 +38,7 @@ pub(super) async fn start(place: &Place) -> Result<Begun, Failure> {
     })?;
     let options = MailOptions {
         mail_from: Some(MAIL_FROM.to_owned()),
-        mail_dir: Some(place.home.path().join("mail")),
+        mail_dir: Some(place.home.path().join(MAIL_FOLDER)),
         ..MailOptions::default()
     };
     let mail = MailConfig::from_options(&options)
@@ -80,12 +85,17 @@ pub(super) async fn start(place: &Place) -> Result<Begun, Failure> {
     }
 }
 
-/// Leaves when nobody needs the farm any more: no other command is connected, and every mail is written.
+/// Leaves when nobody needs the farm any more: no other command is connected, and every mail is written that can be.
 pub(super) async fn end(place: &Place, node: Node) {
+    let until = Instant::now() + MAIL_WITHIN;
     loop {
         let others = node.network().peers().await.map_or(0, |peers| peers.len());
         let mails = node.door().map_or(0, |door| door.mails_waiting());
         if place.stop.is_cancelled() || (others == 0 && mails == 0) {
+            break;
+        }
+        if others == 0 && Instant::now() >= until {
+            place.output.tell(&sentences::mail_waits(&place.home.path().join(MAIL_FOLDER)));
             break;
         }
         tokio::time::sleep(super::request::OTHERS_LOOK).await;
