@@ -320,7 +320,9 @@ impl Desk {
         }
         for _ in 0..GRANT_TRIES {
             let before = |farm: &Farm| {
-                farm.leases_of(claim.volunteer).find(|lease| lease.nonce == claim.nonce).map(|lease| (lease.id, lease.job))
+                farm.leases_of(claim.volunteer)
+                    .find(|lease| lease.nonce == claim.nonce)
+                    .map(|lease| (lease.id, lease.job))
             };
             if let Some((lease, job)) = self.ledger.read(before) {
                 // The answer to this very claim was lost on its way.

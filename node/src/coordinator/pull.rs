@@ -181,7 +181,9 @@ impl Pulls {
                                 let _ending = pulls.kept.send(build_key).await;
                                 return;
                             }
-                            Err(error) => tracing::warn!(key = %build_key.short(), %error, "the artifact is kept, but not noted"),
+                            Err(error) => {
+                                tracing::warn!(key = %build_key.short(), %error, "the artifact is kept, but not noted")
+                            }
                         }
                     }
                     Err(error) => tracing::warn!(key = %build_key.short(), %error, "the artifact could not be kept"),
