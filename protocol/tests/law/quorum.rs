@@ -2,7 +2,7 @@
 
 use crate::kit::*;
 use protocol::digest::Digest;
-use protocol::farm::command::{Command, Event, LeaseEnd, Rejection, Witnesses};
+use protocol::farm::command::{Applied, Command, Event, LeaseEnd, Rejection, Witnesses};
 use protocol::farm::explain::{Ended, Explanation, PolicyEnd};
 use protocol::farm::quorum::{Answer, Standard, Sworn, behind, verdict};
 use protocol::id::{LeaseId, ReportId};
@@ -166,6 +166,26 @@ fn a_modest_wish_that_joins_is_answered_from_the_report_at_hand() {
     assert_eq!(kit.ended(&modest), Some(ended_built("lua", Holding::Kept)));
     kit.reports(&demanding, confirming, 11, built("lua"));
     assert_eq!(kit.ended(&demanding), Some(ended_built("lua", Holding::Kept)));
+}
+
+#[test]
+fn what_later_reports_outvote_is_not_kept_any_longer() {
+    let mut kit = Kit::new();
+    let (modest, demanding) = (Ask::by(1), Ask::by(2).agree(2));
+    let job = kit.submit(&modest);
+    kit.submit(&demanding);
+    for (volunteer, name) in [(10, "lie"), (11, "lua")] {
+        let lease = kit.grant(job, volunteer);
+        kit.reports(&demanding, lease, volunteer, built(name));
+        assert_eq!(kit.farm.explain(modest.id(), &[]), Explanation::Keeping, "the first of equals waits for a holder");
+    }
+    let lease = kit.grant(job, 12);
+    let Applied { events, .. } = kit.reports(&demanding, lease, 12, built("lua"));
+    let decided = Event::Decided { build_key: modest.build_key(), manifest: artifact("lua"), holding: Holding::Kept };
+    assert!(events.contains(&decided), "{events:?}");
+    assert_eq!(kit.ended(&modest), Some(ended_built("lua", Holding::Kept)));
+    assert_eq!(kit.ended(&demanding), Some(ended_built("lua", Holding::Kept)));
+    assert_eq!(kit.apply(kit.held(&modest, "lie", COORDINATOR)), rejected(Rejection::UnknownBuild));
 }
 
 #[test]
