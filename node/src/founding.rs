@@ -5,9 +5,12 @@ use crate::home::{Home, HomeError, KeyName};
 use protocol::charter::{Charter, CharterError, Policy};
 use protocol::id::{FarmId, PeerKey};
 use protocol::request::Name;
-use protocol::signed::Signed;
+use protocol::signed::{SecretKey, Signed};
 use protocol::ticket::{Contact, Ticket};
 use std::collections::BTreeSet;
+
+/// What a farm of one is called until somebody names it.
+pub const ALONE: &str = "alone";
 
 /// What is known of the farm before anybody was asked.
 #[derive(Clone, Debug)]
@@ -82,6 +85,9 @@ fn found(home: &Home, name: &Name, node: PeerKey) -> Result<Membership, Membersh
     let farm = FarmId::of(&secret.public());
     if known && let Some(signed) = home.charter(farm)? {
         let charter = Charter::open(&signed, farm)?;
+        if charter.name.as_str() == ALONE && name.as_str() != ALONE {
+            return grow_up(home, farm, &secret, &charter, &signed, name);
+        }
         if charter.name != *name {
             return Err(MembershipError::OtherFarm { founded: charter.name, asked: name.clone() });
         }
@@ -96,6 +102,26 @@ fn found(home: &Home, name: &Name, node: PeerKey) -> Result<Membership, Membersh
         policy: Policy::default(),
     };
     let signed = Signed::new(&charter, farm, &secret);
+    home.remember_charter(&signed)?;
+    Ok(Membership { farm, charter: Some(signed), contacts: Vec::new() })
+}
+
+/// A farm of one is given a name: same farm, same builds, the next charter.
+fn grow_up(
+    home: &Home,
+    farm: FarmId,
+    secret: &SecretKey,
+    charter: &Charter,
+    current: &Signed,
+    name: &Name,
+) -> Result<Membership, MembershipError> {
+    let next = Charter {
+        name: name.clone(),
+        version: charter.version + 1,
+        predecessor: Some(current.id()),
+        ..charter.clone()
+    };
+    let signed = Signed::new(&next, farm, secret);
     home.remember_charter(&signed)?;
     Ok(Membership { farm, charter: Some(signed), contacts: Vec::new() })
 }
@@ -141,6 +167,19 @@ mod tests {
         let other = FarmChoice::Found("lua".parse().unwrap());
         assert!(matches!(Membership::of(&home, &other, node), Err(MembershipError::OtherFarm { .. })));
         assert_eq!(Membership::of(&home, &FarmChoice::Remembered, node).unwrap().farm, first.farm);
+    }
+
+    #[test]
+    fn a_farm_of_one_can_be_named_later() {
+        let (_folder, home) = home();
+        let node = home.key(KeyName::Node).unwrap().public();
+        let alone = Membership::of(&home, &FarmChoice::Found(ALONE.parse().unwrap()), node).unwrap();
+        let named = Membership::of(&home, &FarmChoice::Found("pypy".parse().unwrap()), node).unwrap();
+        assert_eq!(named.farm, alone.farm);
+        let (before, after) = (alone.charter.unwrap(), named.charter.unwrap());
+        let open = |signed| Charter::open(signed, alone.farm).unwrap();
+        assert_eq!(open(&before).is_followed_by(&before, &open(&after)), Ok(()));
+        assert_eq!(open(&after).name.as_str(), "pypy");
     }
 
     #[test]

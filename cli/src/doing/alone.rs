@@ -13,8 +13,6 @@ use node::volunteer::fetch::FetchRules;
 use node::volunteer::machine::OwnerLimits;
 use std::time::{Duration, Instant};
 
-/// What the farm of one is called.
-const NAME: &str = "alone";
 /// Where its mail is written, in its home.
 const MAIL_FOLDER: &str = "mail";
 /// How long writing the mail may take; what is not written by then is written at the farm's next start.
@@ -33,7 +31,7 @@ pub(super) enum Begun {
 /// Becomes a farm in this home.
 pub(super) async fn start(place: &Place) -> Result<Begun, Failure> {
     place.output.tell(&sentences::farm_of_one());
-    let name = NAME.parse().map_err(|error: protocol::request::NameError| {
+    let name = ALONE.parse().map_err(|error: protocol::request::NameError| {
         Failure::new(Exit::Infrastructure, Said::new(error.to_string()))
     })?;
     let options = MailOptions {

@@ -71,8 +71,16 @@ pub async fn open(
     };
     let replica = Replica::open(config).await?;
     let ledger = Ledger::Replicated(replica.clone());
-    if ledger.read(|farm| farm.charter().is_none()) {
-        ledger.propose(Command::Found { charter: charter.clone() }).await?;
+    let version = Charter::open(charter, charter.farm)?.version;
+    match ledger.read(|farm| farm.charter().map(|(in_force, _)| in_force.version)) {
+        None => {
+            ledger.propose(Command::Found { charter: charter.clone() }).await?;
+        }
+        // Amended in this home while the farm was not running.
+        Some(in_force) if in_force < version => {
+            ledger.propose(Command::Amend { charter: charter.clone() }).await?;
+        }
+        Some(_) => {}
     }
     Ok(replica)
 }

@@ -43,6 +43,8 @@ const PARKED_AT_LEAST: Duration = Duration::from_secs(5);
 const HAND_BACK: Duration = Duration::from_secs(5);
 /// How much of a log is kept.
 pub const LOG_BYTES: u64 = 16 << 20;
+/// How often, ever more rarely, a verdict is looked for after the request that was built for has ended.
+const VERDICT_LOOKS: u32 = 20;
 /// The last bytes of the log that go into a report.
 const TAIL_BYTES: usize = MAX_REASON_BYTES;
 
@@ -288,15 +290,17 @@ impl Volunteer {
     async fn follow_to_verdict(&self, request: &CheckedRequest) {
         let mut backoff = Backoff::new(self.chance.clone(), Duration::from_secs(1), Duration::from_secs(300));
         let mut mark = 0;
-        loop {
+        let mut looks = 0;
+        while looks < VERDICT_LOOKS {
             let wait = Span::from(self.chance.around(CLAIM_WAIT));
             match self.coordinators.park(Park::Watch { request: request.id, mark, wait }).await {
                 Ok((_, Answer::Request(Some((_, view))))) => {
                     mark = protocol::wire::view_mark(&view);
-                    backoff.reset();
                     if view.ended_at.is_none() {
+                        backoff.reset();
                         continue;
                     }
+                    looks += 1;
                 }
                 Ok((_, Answer::Request(None))) => return,
                 Ok(_) | Err(_) => {
@@ -316,7 +320,8 @@ impl Volunteer {
         else {
             return false;
         };
-        let Some(judged) = judged else { return true };
+        // This request may have been taken back while others wait for the same build.
+        let Some(judged) = judged else { return false };
         match judged.verify(self.farm, request.build_key) {
             Ok(verified) if self.store.has_artifact(verified.verdict.manifest).await.unwrap_or(false) => {
                 if let Err(error) =
