@@ -6,6 +6,7 @@ use crate::sentences::{self, Said};
 use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
 use node::coordinator::mailer::config::{MailConfig, MailOptions};
 use node::founding::MembershipError;
+use node::founding::ALONE;
 use node::home::HomeError;
 use node::network::config::{Mdns, Transports};
 use node::node::{Node, StartError};
