@@ -20,8 +20,6 @@ use tokio::sync::watch;
 
 /// How long the farm is given to take the source over before it is offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(10);
-/// How many offers in a row may reach no coordinator before the request is given up.
-const OFFERS_UNHEARD: u32 = 6;
 
 /// What happens on the way, for whoever shows it.
 #[derive(Clone, Debug)]
