@@ -1,4 +1,4 @@
-//! 64 MiB that the farm built, from everybody who has it: two who serve, one who lies, one who is gone half-way.
+//! 64 MiB that the farm built, from peers that have copies of it: two who serve, one who lies, one who is gone half-way.
 
 use crate::guest::Guest;
 use crate::neighbours::{Made, Neighbours, Transport};
@@ -15,8 +15,8 @@ use protocol::ticket::{Contact, Ticket};
 use protocol::tree::Manifest;
 use protocol::wire::{Answer, Refusal};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
@@ -79,6 +79,30 @@ fn noise() -> Vec<u8> {
         state.to_le_bytes()
     });
     words.collect()
+}
+
+/// An honest provider at the end of a line of 40 MiB/s, so that shares tell of the sharing and not of who gets the processor.
+struct Paced {
+    store: Store,
+    line: Mutex<()>,
+}
+
+impl ChunkSource for Paced {
+    fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
+        let read = self.store.read(digest)?;
+        let bytes = read.as_ref().map_or(0, Vec::len) as u32;
+        let _line = self.line.lock().unwrap();
+        std::thread::sleep(Duration::from_secs(1) * bytes / (40 << 20));
+        Ok(read)
+    }
+
+    fn reading(&self) -> Reading {
+        Reading::Blocks
+    }
+
+    fn checking(&self) -> Checking {
+        Checking::Done
+    }
 }
 
 /// A provider that gives one flipped bit in every chunk; the manifest it gives is true.
@@ -152,7 +176,7 @@ fn shares(transport: Transport) {
     let made = build(&neighbours);
     let ticket = neighbours.complete();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(fetch_from_all(&neighbours, &made, &ticket));
+    runtime.block_on(fetch_from_all(&mut neighbours, &made, &ticket));
     // A blocked read of the killed provider may still sleep.
     runtime.shutdown_background();
 }
@@ -167,19 +191,24 @@ fn build(neighbours: &Neighbours) -> Made {
     Made::of(&json)
 }
 
-async fn fetch_from_all(neighbours: &Neighbours, made: &Made, ticket: &Ticket) {
+async fn fetch_from_all(neighbours: &mut Neighbours, made: &Made, ticket: &Ticket) {
     let home = Home::open(neighbours.farm.home("requester").path()).unwrap();
     let member = Member::join(&home, Some(ticket), neighbours.transport.inside()).await.unwrap();
     let Search::Found(found) = member.session.find(made.key).await else { panic!("not found") };
-    let honest = [ticket.coordinators[0].clone(), contact_of(ticket, made)];
-    meet(member.network(), &honest).await;
-    let (store, manifest) = copy(member.network(), &found.verified.verdict, &honest).await;
+    let makers = [ticket.coordinators[0].clone(), contact_of(ticket, made)];
+    meet(member.network(), &makers).await;
+    let (store, manifest) = copy(member.network(), &found.verified.verdict, &makers).await;
 
     let refuse = |_: &_| Answer::Refused(Refusal::NotACoordinator);
     let lying = Liar(store.clone(), found.verified.verdict.manifest.0);
     let liar = Guest::join(71, neighbours.transport, ticket, refuse, lying).await;
     let (read_bytes, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let dying = Doomed { store, read_bytes: read_bytes.clone(), enough: enough.clone() };
+    let dying = Doomed { store: store.clone(), read_bytes: read_bytes.clone(), enough: enough.clone() };
+    let paced = || Paced { store: store.clone(), line: Mutex::default() };
+    let honest = [
+        Guest::join(73, neighbours.transport, ticket, refuse, paced()).await,
+        Guest::join(74, neighbours.transport, ticket, refuse, paced()).await,
+    ];
     let doomed = Guest::join(72, neighbours.transport, ticket, refuse, dying).await;
     let killing = tokio::spawn({
         let network = doomed.network.clone();
@@ -189,9 +218,13 @@ async fn fetch_from_all(neighbours: &Neighbours, made: &Made, ticket: &Ticket) {
         }
     });
 
+    // Whoever built or kept it is gone: it comes from peers that fetched it, or not at all.
+    assert!(neighbours.coordinator.stop().success() && neighbours.builder.stop().success());
     let mut holders = vec![liar.contact().await, doomed.contact().await];
+    for guest in &honest {
+        holders.push(guest.contact().await);
+    }
     meet(member.network(), &holders).await;
-    holders.extend(honest.iter().cloned());
     let found = Found { holders, ..*found };
     let (progress, _) = watch::channel(Progress::default());
     let folder = neighbours.farm.folder().join("delivered");
@@ -202,7 +235,7 @@ async fn fetch_from_all(neighbours: &Neighbours, made: &Made, ticket: &Ticket) {
     assert_eq!(delivery.manifest, manifest);
     assert!(std::fs::read(folder.join("noise.bin")).unwrap() == noise(), "other bytes than were built");
     let served_mib = |key: PeerKey| delivery.sources.served.get(&key).copied().unwrap_or(0) >> 20;
-    let shares = honest.each_ref().map(|contact| served_mib(contact.key));
+    let shares = honest.each_ref().map(|guest| served_mib(guest.network.local()));
     let of_doomed = served_mib(doomed.network.local());
     eprintln!(
         "{:?}: {took:?}: {shares:?} MiB from the two, {of_doomed} MiB from the one that was killed",
