@@ -13,6 +13,9 @@ use node::volunteer::fetch::FetchRules;
 use node::volunteer::machine::OwnerLimits;
 use std::time::{Duration, Instant};
 
+/// How often a command looks at others in its home: those that joined it, or one that begins or ends.
+pub(super) const OTHERS_LOOK: Duration = Duration::from_millis(100);
+
 /// Where its mail is written, in its home.
 const MAIL_FOLDER: &str = "mail";
 /// How long writing the mail may take; what is not written by then is written at the farm's next start.
@@ -96,7 +99,7 @@ pub(super) async fn end(place: &Place, node: Node) {
             place.output.tell(&sentences::mail_waits(&place.home.path().join(MAIL_FOLDER)));
             break;
         }
-        tokio::time::sleep(super::request::OTHERS_LOOK).await;
+        tokio::time::sleep(OTHERS_LOOK).await;
     }
     node.end().await;
 }

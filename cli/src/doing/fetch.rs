@@ -30,6 +30,8 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
     let session = &member.session;
     let mut shape = RequestShape::default();
     let mut recipe = "build".to_owned();
+    // A peer may still hold an earlier build of the same key, which did not meet what this request demanded.
+    let mut ended_with: Option<ManifestId> = None;
     let mut key = args.what.as_str().parse::<Digest>().ok().map(BuildKey);
     let looked = session.look(args.what.request()).await;
     if let Ok((request, view)) = &looked {
@@ -37,7 +39,10 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
         shape = RequestShape::of(request, view);
         recipe.clone_from(&view.recipe);
         match &view.explanation {
-            Explanation::Ended(Ended::Built { .. }) => key = Some(view.build_key),
+            Explanation::Ended(Ended::Built { manifest, .. }) => {
+                key = Some(view.build_key);
+                ended_with = Some(*manifest);
+            }
             Explanation::Ended(ended) => {
                 return verb::request::failed(&place.output, request, view, ended, started.elapsed());
             }
@@ -59,7 +64,7 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
     let (progress, _) = watch::channel(Progress::default());
     let folder =
         |recipe: &str, key: BuildKey| args.output.clone().unwrap_or_else(|| verb::request::default_folder(recipe, key));
-    match session.find(key).await {
+    match session.find_such(key, |verdict| ended_with.is_none_or(|manifest| verdict.manifest == manifest)).await {
         Search::Found(found) => {
             let folder = folder(&recipe, key);
             let sink = Sink::Folder(folder.clone());

@@ -1,7 +1,7 @@
 //! `node request`.
 
-use super::alone::Begun;
-use super::{Place, alone, failure};
+use super::alone::{self, Begun, OTHERS_LOOK};
+use super::{Place, failure};
 use crate::args::{PlatformArg, RecipeArg, RequestArgs, SourceArg};
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
@@ -345,6 +345,3 @@ fn digest_of(path: &Path) -> Result<protocol::digest::Digest, Failure> {
 const TAKE_BACK_WITHIN: Duration = Duration::from_secs(2);
 /// How long another farm of one in this home may take to begin or to end.
 const OTHERS_WITHIN: Duration = Duration::from_secs(30);
-
-/// How often a command looks at others in its home: those that joined it, or one that begins or ends.
-pub(super) const OTHERS_LOOK: Duration = Duration::from_millis(100);

@@ -19,7 +19,7 @@ use protocol::farm::holding::Finished;
 use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
 use protocol::platform::Capability;
 use protocol::report::{Outcome, Report};
-use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Source, Subscription};
+use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Subscription};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
 use protocol::wire::{
@@ -391,15 +391,6 @@ impl Door {
             Ok(_) => Answer::Done,
             Err(error) => refused(error),
         }
-    }
-}
-
-/// What must be fetched before a job with this source can be granted, apart from chunks.
-#[must_use]
-pub(super) fn source_manifest(source: &Source) -> Option<protocol::id::ManifestId> {
-    match source {
-        Source::Tree(manifest) => Some(*manifest),
-        Source::Inline | Source::Archive { .. } => None,
     }
 }
 

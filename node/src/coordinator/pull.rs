@@ -4,7 +4,6 @@
 //! job grantable ([`Command::SourceHeld`]); an artifact makes this coordinator its keeper ([`Command::Held`]). A pull that
 //! fails changes nothing: the farm's own deadlines decide what becomes of the job.
 
-use super::door::source_manifest;
 use super::ledger::Ledger;
 use super::replica::Told;
 use crate::artifact::Store;
@@ -17,7 +16,7 @@ use crate::network::Network;
 use protocol::digest::Digest;
 use protocol::farm::command::{Command, Event};
 use protocol::id::{BuildKey, JobId, ManifestId, PeerKey};
-use protocol::request::BuildSpec;
+use protocol::request::{BuildSpec, Source};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -319,4 +318,12 @@ async fn in_turn<T>(turns: &Semaphore, moving: impl Future<Output = T>) -> T {
     // The semaphore is never closed; were it, there would be nothing to limit.
     let _turn = turns.acquire().await;
     moving.await
+}
+
+/// What must be fetched before a job with this source can be granted, apart from chunks.
+fn source_manifest(source: &Source) -> Option<ManifestId> {
+    match source {
+        Source::Tree(manifest) => Some(*manifest),
+        Source::Inline | Source::Archive { .. } => None,
+    }
 }
