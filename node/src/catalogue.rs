@@ -56,6 +56,8 @@ pub fn ids() -> BTreeSet<RecipeId> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test says aloud that it did not run")]
     use super::*;
+    use protocol::digest::Digest;
+    use protocol::id::ManifestId;
     use protocol::recipe::{Sort, SourceRule};
     use protocol::request::OptionValue;
     use std::num::NonZeroU32;
@@ -96,7 +98,8 @@ mod tests {
             let steps = recipe.steps(&options, NonZeroU32::new(3).unwrap()).unwrap();
             assert!(steps.iter().all(|step| step.argv.iter().all(|word| !word.contains(['{', '}']))), "{steps:?}");
             assert!(recipe.smoke(&options).unwrap().is_some(), "{}", recipe.name());
-            assert!(recipe.spec(options, None, &[]).is_ok(), "{}", recipe.name());
+            let given = (!matches!(recipe.source(), SourceRule::Inline)).then(|| ManifestId(Digest::of(b"a source")));
+            assert!(recipe.spec(options, given, &[]).is_ok(), "{}", recipe.name());
         }
     }
 

@@ -237,6 +237,11 @@ impl Store {
         self.run(move |inner| inner.whole(id)).await
     }
 
+    /// The manifest with this id, for bookkeeping: not counted as a use of the artifact.
+    pub(super) async fn look_at_manifest(&self, id: ManifestId) -> Result<Option<Manifest>, StoreError> {
+        self.run(move |inner| inner.look_at_manifest(id)).await
+    }
+
     /// The manifest with this id, if it is here.
     ///
     /// # Errors

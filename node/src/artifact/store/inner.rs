@@ -105,6 +105,11 @@ impl Inner {
 
     pub(in crate::artifact) fn manifest(&self, id: ManifestId) -> Result<Option<Manifest>, StoreError> {
         self.note_use(&id)?;
+        self.look_at_manifest(id)
+    }
+
+    /// The manifest, for bookkeeping: that is no use, and spares nothing from eviction.
+    pub(super) fn look_at_manifest(&self, id: ManifestId) -> Result<Option<Manifest>, StoreError> {
         let Some(bytes) = self.read(&id.0)? else { return Ok(None) };
         Manifest::decode(&bytes).map(Some).map_err(|error| StoreError::NotAManifest { id, error })
     }

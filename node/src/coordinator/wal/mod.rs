@@ -32,6 +32,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -46,6 +47,9 @@ pub const ENTRY_BYTES_MAX: usize = record::PAYLOAD_BYTES_MAX - 8;
 
 /// Operations that may wait for the writer before callers wait for room.
 const QUEUE_OPERATIONS_MAX: usize = 256;
+/// How long, and how often, a lock that somebody holds is tried.
+const LOCK_WITHIN: Duration = Duration::from_millis(500);
+const LOCK_AGAIN: Duration = Duration::from_millis(5);
 
 /// An entry: its index and its payload.
 pub type Entry = (u64, Arc<[u8]>);
@@ -364,12 +368,18 @@ impl Drop for Inner {
     }
 }
 
+/// Takes the log for this process. A program that is just being started by whoever had it last holds a copy of the lock until
+/// its exec, so a lock that is taken is tried again for a moment.
 fn lock(folder: &Path) -> Result<File, WalError> {
     let file = File::create(folder.join("lock")).map_err(|error| WalError::io("lock the log", error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(WalError::InUse(folder.to_owned())),
-        Err(TryLockError::Error(error)) => Err(WalError::io("lock the log", error)),
+    let until = Instant::now() + LOCK_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_AGAIN),
+            Err(TryLockError::WouldBlock) => return Err(WalError::InUse(folder.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(WalError::io("lock the log", error)),
+        }
     }
 }
 
