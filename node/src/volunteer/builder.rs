@@ -31,6 +31,7 @@ use protocol::report::{Fingerprint, Limit, Outcome, Smoke};
 use protocol::request::{CheckedRequest, Source};
 use protocol::time::Timestamp;
 use protocol::tree::{Entry, Manifest, Mode, Node, TreePath};
+use protocol::wire::Control;
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
@@ -42,6 +43,8 @@ use std::time::{Duration, Instant};
 pub const SOURCE_DATE_EPOCH: u64 = 946_684_800;
 /// Processes of one build, for each core it may use, and some.
 const PROCESSES: u32 = 1_024;
+/// How soon again a source is tried that no coordinator was there to give.
+const LED_AGAIN: Duration = Duration::from_secs(2);
 /// What a smoke test may take.
 const SMOKE_WALL: Duration = Duration::from_secs(120);
 
@@ -121,7 +124,7 @@ impl Builder {
         let (recipe, source) = tokio::select! {
             biased;
             () = order.stop.cancelled() => return Err(Failure::Stopped),
-            fetched = self.fetch_all(order) => fetched?,
+            fetched = self.fetch_while_led(order) => fetched?,
         };
         let jobs = NonZeroU32::new(u32::try_from(self.share.cores).unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
         let steps = recipe.steps(&spec.options, jobs).map_err(|error| Failure::BuildError(error.to_string()))?;
@@ -152,6 +155,22 @@ impl Builder {
             None => Smoke::None,
         };
         Ok(Outcome::Built { manifest: id, size_bytes, smoke, reproducibility: recipe.reproducibility() })
+    }
+
+    /// Everything the steps start from. A source that cannot be had because no coordinator is there is waited for: losing the
+    /// coordinator is nobody's failure.
+    async fn fetch_while_led(&self, order: &Order) -> Result<(Recipe, Tree), Failure> {
+        loop {
+            let failure = match self.fetch_all(order).await {
+                Err(failure @ Failure::Infrastructure(_)) => failure,
+                done => return done,
+            };
+            if self.coordinators.call(Control::Charter).await.is_ok() {
+                return Err(failure);
+            }
+            tracing::info!(lease = %order.lease, "no coordinator is there to give the source: waiting for one");
+            tokio::time::sleep(LED_AGAIN).await;
+        }
     }
 
     /// Everything the steps start from, here and verified.

@@ -24,6 +24,8 @@ enum Grip {
     Offered,
     /// The volunteer listed it.
     Held,
+    /// Granted by an earlier leader, or before a restart: nobody here knows whether it was ever taken up.
+    Inherited,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,19 +43,24 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// What a new leader knows: nothing but the farm. Everybody has a fresh spell of silence, and no lease is expired as
-    /// undelivered, for the old leader may have heard it taken up.
+    /// What a new leader knows: nothing but the farm. Everybody has a fresh spell of silence. A lease that its volunteer, once
+    /// heard, does not list was never taken up: that is the coordinator's loss and never counts as the volunteer's.
     #[must_use]
     pub fn of_new_leader(farm: &Farm, now: Timestamp) -> Self {
         let due = now + SILENCE.duration();
-        let watch = |volunteer| Watch { volunteer, grip: Grip::Held, due };
+        let watch = |volunteer| Watch { volunteer, grip: Grip::Inherited, due };
         Self { watches: farm.leases().map(|lease| (lease.id, watch(lease.volunteer))).collect() }
     }
 
-    /// A lease was granted.
+    /// A lease was granted, or offered once more to who claims under the same nonce.
     pub fn granted(&mut self, lease: LeaseId, volunteer: PeerKey, now: Timestamp) {
         let due = now + OFFERED_FOR.duration();
-        self.watches.entry(lease).or_insert(Watch { volunteer, grip: Grip::Offered, due });
+        let offer_again = |watch: &mut Watch| {
+            if watch.grip == Grip::Offered {
+                watch.due = watch.due.max(due);
+            }
+        };
+        self.watches.entry(lease).and_modify(offer_again).or_insert(Watch { volunteer, grip: Grip::Offered, due });
     }
 
     /// A lease is no more.
@@ -68,6 +75,11 @@ impl Liveness {
     pub fn heard(&mut self, farm: &Farm, volunteer: PeerKey, leases: &[LeaseId], now: Timestamp) -> Vec<LeaseId> {
         let due = now + SILENCE.duration();
         let mut revoked = Vec::new();
+        for (lease, watch) in &mut self.watches {
+            if watch.volunteer == volunteer && watch.grip == Grip::Inherited && !leases.contains(lease) {
+                *watch = Watch { volunteer, grip: Grip::Offered, due: now };
+            }
+        }
         for lease in leases {
             match farm.lease(*lease) {
                 Some(known) if known.volunteer == volunteer => {
@@ -86,7 +98,8 @@ impl Liveness {
     /// The last connection to a volunteer closed.
     pub fn closed(&mut self, volunteer: PeerKey, now: Timestamp) {
         let due = now + AFTER_CLOSE.duration();
-        for watch in self.watches.values_mut().filter(|watch| watch.volunteer == volunteer && watch.grip == Grip::Held)
+        for watch in
+            self.watches.values_mut().filter(|watch| watch.volunteer == volunteer && watch.grip != Grip::Offered)
         {
             watch.due = watch.due.min(due);
         }
@@ -98,7 +111,7 @@ impl Liveness {
         let due = self.watches.iter().filter(|(_, watch)| watch.due <= now);
         due.map(|(lease, watch)| match watch.grip {
             Grip::Offered => Expiry::Undelivered(*lease),
-            Grip::Held => Expiry::VolunteerLost(*lease),
+            Grip::Held | Grip::Inherited => Expiry::VolunteerLost(*lease),
         })
         .collect()
     }

@@ -33,6 +33,21 @@ fn an_offer_lapses_after_three_seconds_unless_it_is_taken_up() {
 }
 
 #[test]
+fn a_lease_that_nobody_took_up_before_a_restart_is_nobodys_loss() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let (lease, volunteer) = (kit.grant(job, 10), key(10));
+    let mut liveness = Liveness::of_new_leader(&kit.farm, secs(0));
+    assert_eq!(liveness.heard(&kit.farm, volunteer, &[], secs(1)), []);
+    assert_eq!(liveness.due(secs(1)), [Expiry::Undelivered(lease)], "alive, and does not list it");
+    liveness.granted(lease, volunteer, secs(1));
+    assert_eq!(liveness.due(secs(2)), [], "offered once more");
+    assert_eq!(liveness.heard(&kit.farm, volunteer, &[lease], secs(2)), []);
+    assert_eq!(liveness.due(secs(16)), []);
+    assert_eq!(liveness.due(secs(17)), [Expiry::VolunteerLost(lease)]);
+}
+
+#[test]
 fn a_closed_connection_leaves_five_seconds() {
     let mut kit = Kit::new();
     let job = kit.submit(&Ask::by(1));
