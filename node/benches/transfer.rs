@@ -53,7 +53,7 @@ async fn network(store: Store) -> Network {
     let address = listener.local_addr().unwrap();
     let us = PeerKey::from_bytes([0; 32]);
     let (bulk, incoming) = mpsc::channel(64);
-    tokio::spawn(serve(incoming, Arc::new(store), Arc::new(|_, _| Permission::Granted)));
+    tokio::spawn(serve(incoming, Arc::new(store), Arc::new(|_, _: &_| Permission::Granted)));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             stream.set_nodelay(true).unwrap();

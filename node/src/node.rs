@@ -9,7 +9,7 @@
 
 use crate::artifact::Store;
 use crate::artifact::index::Completeness;
-use crate::artifact::sharing;
+use crate::artifact::sharing::{Part, Sharing};
 use crate::artifact::store::StoreError;
 use crate::artifact::transfer;
 use crate::artifact::upload::{Both, Uploads};
@@ -417,12 +417,13 @@ impl Base {
         self.store.share_judged().await?;
         let uploads = Uploads::default();
         let shelf = Arc::new(Both(self.store.clone(), uploads.clone()));
-        let (judged, local) = (self.store.shared().clone(), self.network.local());
-        let trusted = move |peer: &PeerKey| {
-            *peer == local || coordinators.includes(peer) || door.as_ref().is_some_and(|door| door.holds_lease(*peer))
+        let local = self.network.local();
+        let part = move |peer: &PeerKey| match &door {
+            _ if *peer == local || coordinators.includes(peer) => Part::Everything,
+            Some(door) => Part::Only(door.granted_to(*peer)),
+            None => Part::Only(Vec::new()),
         };
-        let permission = move |peer, digest: &_| sharing::permission(&judged, digest, &peer, &trusted);
-        let serving = transfer::serve(bulk, shelf, Arc::new(permission));
+        let serving = transfer::serve(bulk, shelf, Arc::new(Sharing::new(self.store.clone(), part)));
         let service = self.service.clone();
         self.tracker.spawn(async move {
             tokio::select! {

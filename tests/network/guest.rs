@@ -52,7 +52,7 @@ impl Guest {
                 let _gone = incoming.reply.send(answer(&incoming.call));
             }
         });
-        tokio::spawn(serve(bulk, Arc::new(chunks), Arc::new(|_, _| Permission::Granted)));
+        tokio::spawn(serve(bulk, Arc::new(chunks), Arc::new(|_, _: &_| Permission::Granted)));
         for contact in ticket.coordinators.iter().chain(&ticket.peers) {
             network.connect(contact.clone(), Keep::Connected, Duration::from_secs(20)).await.unwrap();
         }

@@ -251,7 +251,7 @@ impl World {
         tokio::spawn(router.run(calls, news, life.stop.clone()));
         let chance = Chance::seeded(self.chance.number());
         let shelf = Shelf { store: seat.store.clone(), nature: seat.nature, chance };
-        serve_bulk(transfer::serve(bulk, Arc::new(shelf), Arc::new(|_, _| Permission::Granted)), life);
+        serve_bulk(transfer::serve(bulk, Arc::new(shelf), Arc::new(|_, _: &_| Permission::Granted)), life);
         heard
     }
 

@@ -36,7 +36,7 @@ mod tests;
 pub use blob::{fetch_blob, fetch_manifest};
 pub use fetch::fetch_artifact;
 pub use provider::Providers;
-pub use serve::{MAX_STREAMS, MAX_STREAMS_OF_PEER, Permission, PermissionTo, serve};
+pub use serve::{MAX_STREAMS, MAX_STREAMS_OF_PEER, Permission, Permit, serve};
 pub use sink::{Sink, SinkError};
 
 use super::store::StoreError;

@@ -9,6 +9,7 @@ use super::judge::judged;
 use super::ledger::{Ledger, LedgerError};
 use super::logs::{LogPlace, Logs};
 use super::pull::Pulls;
+use crate::artifact::sharing::Granted;
 use crate::clock::Clock;
 use crate::hearsay::Hearsay;
 use crate::network::{Caller, Network};
@@ -19,7 +20,7 @@ use protocol::farm::holding::Finished;
 use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
 use protocol::platform::Capability;
 use protocol::report::{Outcome, Report};
-use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Subscription};
+use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Request, Source, Subscription};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
 use protocol::wire::{
@@ -98,10 +99,25 @@ impl Door {
         })
     }
 
-    /// Whether a volunteer holds a lease at the moment.
+    /// What a volunteer may fetch for the leases it holds at the moment: their recipes and the sources handed over for them.
     #[must_use]
-    pub fn holds_lease(&self, volunteer: PeerKey) -> bool {
-        self.ledger.read(|farm| farm.leases_of(volunteer).next().is_some())
+    pub fn granted_to(&self, volunteer: PeerKey) -> Vec<Granted> {
+        let requests: Vec<Signed> = self.ledger.read(|farm| {
+            let jobs = farm.leases_of(volunteer).filter_map(|lease| farm.job(lease.job));
+            jobs.map(|job| job.signed.clone()).collect()
+        });
+        // The farm took them in, so each was opened and checked before.
+        let specs = requests.iter().filter_map(|signed| Some(signed.payload_unchecked::<Request>().ok()?.spec));
+        specs
+            .flat_map(|spec| {
+                let source = match spec.source {
+                    Source::Tree(id) => Some(Granted::Tree(id)),
+                    Source::Inline | Source::Archive { .. } => None,
+                };
+                [Some(Granted::Blob(spec.recipe.0)), source]
+            })
+            .flatten()
+            .collect()
     }
 
     /// Volunteers that wait for work.

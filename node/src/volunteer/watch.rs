@@ -26,7 +26,7 @@ const PROC_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two measurements of the work folder, when free space says that it may be full, and when it does not.
 const MEASURE_SOONEST: Duration = Duration::from_millis(250);
 const MEASURE_LATEST: Duration = Duration::from_secs(5);
-/// Looking may cost one part in this many of the time.
+/// Looking may cost one part in this many of a processor's time.
 const LEISURE: u32 = 10;
 /// Below this much free space on the host's disk no build goes on.
 const DISK_FLOOR_BYTES: u64 = 256 << 20;
@@ -82,11 +82,11 @@ impl Watch {
 
     /// Looks once; the limit that was passed, if one was. `first` is the sandbox's process 1.
     pub(super) fn look(&mut self, first: Option<Pid>, now: Instant) -> Option<Limit> {
-        let started = Instant::now();
+        let started = spent();
         let passed =
             self.look_at_group_or_processes(first, now).or_else(|| self.disk.look(self.limits.disk_bytes, now));
         let interval = if self.group.is_some() { GROUP_INTERVAL } else { PROC_INTERVAL };
-        self.next = now + interval.max(started.elapsed() * LEISURE);
+        self.next = now + interval.max(spent().saturating_sub(started) * LEISURE);
         passed
     }
 
@@ -161,10 +161,10 @@ impl Disk {
         if now < self.due && (!suspicious || now < self.soonest) {
             return None;
         }
-        let started = Instant::now();
+        let started = spent();
         let measured: std::io::Result<u64> =
             self.folders.iter().map(|folder| janitor::occupied_bytes(folder.as_fd())).sum();
-        let cost = started.elapsed() * LEISURE;
+        let cost = spent().saturating_sub(started) * LEISURE;
         self.soonest = now + MEASURE_SOONEST.max(cost);
         self.due = now + MEASURE_LATEST.max(cost);
         match measured {
@@ -180,12 +180,19 @@ impl Disk {
     }
 }
 
-/// The processes of one sandbox at one moment.
+/// Processor time that this thread has used. What looking costs is told by this and not by a clock: on a busy machine a look takes
+/// long because others run, and would then be put off just when there is most to see.
+fn spent() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// The processes of one sandbox at one moment, each before its children.
 struct Survey {
     members: Vec<Member>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Member {
     pid: i32,
     parent: i32,
@@ -199,36 +206,23 @@ const TICK: Duration = Duration::from_millis(10);
 
 impl Survey {
     fn take(first: Pid) -> Self {
-        let first = first.as_raw_nonzero().get();
-        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let all: HashMap<i32, Member> = all
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(|pid: i32| parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
-            .map(|member| (member.pid, member))
+        let all: Vec<Member> = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| Member::read(entry.file_name().to_str()?.parse().ok()?))
             .collect();
-        let descends = |member: &Member| {
-            let mut pid = member.pid;
-            // Bounded, because the processes were not all read at the same moment.
-            for _ in 0..all.len() {
-                if pid == first {
-                    return true;
-                }
-                match all.get(&pid) {
-                    Some(member) => pid = member.parent,
-                    None => return false,
-                }
-            }
-            false
-        };
-        Self { members: all.values().filter(|member| descends(member)).copied().collect() }
+        Self { members: family(first.as_raw_nonzero().get(), &all) }
     }
 
     fn threads(&self) -> u64 {
         self.members.iter().map(|member| member.threads).sum()
     }
 
+    /// Read again, each process before its children: whoever is read after he has waited for a child that was read counts the
+    /// child's time twice.
     fn cpu(&self) -> Option<Duration> {
-        let ticks: u64 = self.members.iter().map(|member| member.ticks).sum();
+        let ticks: u64 = self.members.iter().filter_map(|member| Member::read(member.pid)).map(|now| now.ticks).sum();
         (ticks > 0).then(|| TICK * u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
@@ -246,6 +240,28 @@ impl Survey {
         };
         self.members.iter().map(|member| of(member).unwrap_or(0) << 10).sum()
     }
+}
+
+impl Member {
+    fn read(pid: i32) -> Option<Self> {
+        parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+}
+
+/// `first` and what descends from it, each before its children.
+fn family(first: i32, all: &[Member]) -> Vec<Member> {
+    let mut children: HashMap<i32, Vec<Member>> = HashMap::new();
+    // Not `first` itself: processes that were not read at the same moment may seem to descend from each other.
+    for member in all.iter().filter(|member| member.pid != first) {
+        children.entry(member.parent).or_default().push(*member);
+    }
+    let mut family: Vec<Member> = all.iter().filter(|member| member.pid == first).copied().collect();
+    let mut at = 0;
+    while let Some(parent) = family.get(at).map(|member| member.pid) {
+        family.extend(children.remove(&parent).unwrap_or_default());
+        at += 1;
+    }
+    family
 }
 
 /// The sum of two lines `NAME: number kB` of a file of `/proc/PID`; none when neither is there.
@@ -281,6 +297,17 @@ mod tests {
         let member = parse_stat(42, stat).unwrap();
         assert_eq!((member.parent, member.ticks, member.threads), (7, 18, 9));
         assert!(parse_stat(1, "garbage").is_none());
+    }
+
+    #[test]
+    fn a_family_is_listed_from_its_oldest_whatever_its_numbers() {
+        let member = |pid, parent| Member { pid, parent, threads: 1, ticks: 0 };
+        // After its numbers were used up the kernel begins again with small ones; 8 and 9 are torn.
+        let all =
+            [member(3, 40), member(7, 3), member(8, 9), member(9, 8), member(40, 90), member(90, 7), member(95, 90)];
+        let pids: Vec<i32> = family(90, &all).iter().map(|member| member.pid).collect();
+        assert_eq!(pids, [90, 40, 95, 3, 7]);
+        assert_eq!(family(1, &all), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::frame::{Ask, Head, Reply};
 use crate::artifact::{Checking, ChunkSource, Reading};
 use crate::network::IncomingBulk;
+use futures::future::{BoxFuture, FutureExt as _};
 use protocol::digest::Digest;
 use protocol::id::PeerKey;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,13 +52,23 @@ pub enum Permission {
 }
 
 /// Who may have what; asked for every blob, before it is looked for.
-pub type PermissionTo = Arc<dyn Fn(PeerKey, &Digest) -> Permission + Send + Sync>;
+pub trait Permit: Send + Sync {
+    /// Whether `peer` may have these, one answer for each.
+    fn permissions(&self, peer: PeerKey, digests: Vec<Digest>) -> BoxFuture<'_, Vec<Permission>>;
+}
+
+/// Where the peer and the digest alone decide.
+impl<F: Fn(PeerKey, &Digest) -> Permission + Send + Sync> Permit for F {
+    fn permissions(&self, peer: PeerKey, digests: Vec<Digest>) -> BoxFuture<'_, Vec<Permission>> {
+        std::future::ready(digests.iter().map(|digest| self(peer, digest)).collect()).boxed()
+    }
+}
 
 /// Serves every stream that peers open, until the channel closes; then all of them end.
-pub async fn serve(mut bulk: mpsc::Receiver<IncomingBulk>, source: Arc<dyn ChunkSource>, permission: PermissionTo) {
+pub async fn serve(mut bulk: mpsc::Receiver<IncomingBulk>, source: Arc<dyn ChunkSource>, permit: Arc<dyn Permit>) {
     let desk = Arc::new(Desk {
         source,
-        permission,
+        permit,
         reads: Semaphore::new(MAX_READS),
         large: Semaphore::new(MAX_LARGE),
         verified: Verified::default(),
@@ -120,7 +131,7 @@ async fn turn_away(mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
 /// What every stream is served from.
 struct Desk {
     source: Arc<dyn ChunkSource>,
-    permission: PermissionTo,
+    permit: Arc<dyn Permit>,
     reads: Semaphore,
     large: Semaphore,
     verified: Verified,
@@ -195,11 +206,9 @@ impl Desk {
             Ask::Chunks(_) => None,
             Ask::Blob(_) => Some(self.large.acquire().await.map_err(io::Error::other)?),
         };
-        let wanted: Vec<(Digest, Permission)> = ask.digests()[from..]
-            .iter()
-            .take(STRETCH_DIGESTS)
-            .map(|digest| (*digest, (self.permission)(peer, digest)))
-            .collect();
+        let digests: Vec<Digest> = ask.digests()[from..].iter().take(STRETCH_DIGESTS).copied().collect();
+        let permissions = self.permit.permissions(peer, digests.clone()).await;
+        let wanted: Vec<(Digest, Permission)> = digests.into_iter().zip(permissions).collect();
         let max_bytes = ask.max_answer_bytes();
         let _turn = self.reads.acquire().await.map_err(io::Error::other)?;
         let answers = match self.source.reading() {

@@ -49,8 +49,8 @@ fn network(peers: Vec<(u8, Accept)>) -> Network {
     network
 }
 
-fn anybody() -> PermissionTo {
-    Arc::new(|_, _| Permission::Granted)
+fn anybody() -> Arc<dyn Permit> {
+    Arc::new(|_, _: &_| Permission::Granted)
 }
 
 /// A peer that serves `source` as the program does.
@@ -58,9 +58,9 @@ fn serving(source: impl ChunkSource + 'static) -> Accept {
     serving_with(source, anybody())
 }
 
-fn serving_with(source: impl ChunkSource + 'static, permission: PermissionTo) -> Accept {
+fn serving_with(source: impl ChunkSource + 'static, permit: Arc<dyn Permit>) -> Accept {
     let (bulk, incoming) = mpsc::channel(64);
-    tokio::spawn(serve(incoming, Arc::new(source), permission));
+    tokio::spawn(serve(incoming, Arc::new(source), permit));
     Arc::new(move |stream| {
         let bulk = bulk.clone();
         Some(Box::pin(async move {
@@ -286,7 +286,7 @@ async fn who_lacks_a_chunk_or_may_not_give_it_is_passed_over() {
     let gap = *manifest.files().next().unwrap().3.first().unwrap();
     let lacking =
         serving(Altered(store.clone(), move |bytes: Vec<u8>| Some(bytes).filter(|bytes| Digest::of(bytes) != gap)));
-    let refusing = serving_with(store.clone(), Arc::new(|_, _| Permission::Denied));
+    let refusing = serving_with(store.clone(), Arc::new(|_, _: &_| Permission::Denied));
     let network = network(vec![(1, lacking), (2, refusing), (3, serving(store))]);
     let failed = faults(fetch(&network, &manifest, &[1, 2], Sink::Store(Store::in_memory())).await);
     assert_eq!(failed, [(peer(1), Fault::Absent), (peer(2), Fault::Refused)]);
