@@ -79,12 +79,12 @@ pub enum Control {
     Volunteers,
     /// Finished builds, newest first, [`MAX_ROWS`] at most.
     Builds,
-    /// A stretch of a request's log from this offset, as far as it is there.
+    /// A stretch of a request's log from here, as far as it is there.
     Log {
         /// The request.
         request: RequestId,
-        /// Bytes already read.
-        offset: u64,
+        /// What was read already.
+        from: LogPosition,
     },
     /// A volunteer is alive and runs these leases, all of them.
     Heartbeat {
@@ -160,8 +160,8 @@ pub enum Park {
     FollowLog {
         /// The request.
         request: RequestId,
-        /// Bytes already read.
-        offset: u64,
+        /// What was read already.
+        from: LogPosition,
         /// How long to wait.
         wait: Span,
     },
@@ -262,6 +262,25 @@ pub struct BuildRow {
     pub decided_at: Timestamp,
 }
 
+/// How far somebody has read the log of a request. Each attempt has a log of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// The attempt, counted from 1; 0 before anything was read.
+    pub attempt: u32,
+    /// Bytes of its log.
+    pub offset: u64,
+}
+
+/// A stretch of the log of a request's latest attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestLog {
+    /// The attempt, counted from 1; 0 before the first.
+    pub attempt: u32,
+    /// From where it was asked for, or from the beginning if that was in the log of another attempt. Complete only when no
+    /// other attempt will follow.
+    pub part: LogPart,
+}
+
 /// A stretch of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPart {
@@ -318,7 +337,9 @@ pub enum Answer {
     Volunteers(Vec<VolunteerView>),
     /// To `Builds`.
     Builds(Vec<BuildRow>),
-    /// To `Log`, `FollowLog`, `ReadLog`, `FollowLease`; `None` where there is no such log.
+    /// To `Log` and `FollowLog`; `None` where there is no such request.
+    RequestLog(Option<RequestLog>),
+    /// To `ReadLog` and `FollowLease`; `None` where there is no such log.
     Log(Option<LogPart>),
     /// To `Heartbeat`: leases that are no more; stop them.
     Revoked(Vec<LeaseId>),

@@ -22,7 +22,10 @@ fn a_build_whose_volunteer_dies_is_built_by_the_other() {
     let first =
         wait_for("a build at a gate", BUILD, || gates.iter().position(|gate| processes_with(&gate.program()) > 0));
     let second = 1 - first;
-    let key = running_at(&me.asks(&["status"], 0), || me.asks(&["volunteers"], 0));
+    let farm = me.asks(&["status"], 0);
+    let key = running_at(&farm, || me.asks(&["volunteers"], 0));
+    let mut following = me.starts(&["logs", "--follow", farm["queue"][0]["request"].as_str().unwrap()]);
+    following.line("the log of the first attempt", |line| line.starts_with("before the gate"));
     volunteers[first].process.kill();
     wait_for("the build to die with its volunteer", BUILD, || {
         (processes_with(&gates[first].program()) == 0).then_some(())
@@ -36,6 +39,10 @@ fn a_build_whose_volunteer_dies_is_built_by_the_other() {
     let starts: usize = volunteers.iter().map(super::barn::Volunteer::attempts).sum();
     assert_eq!(starts, 2);
     assert_eq!(status["attempts"], starts);
+    let log = following.end(BUILD).ended_with(0).stdout.clone();
+    let attempts: Vec<&str> = log.split("[attempt 2]").collect();
+    assert!(attempts.len() == 2 && !attempts[0].contains("behind the gate"), "{log}");
+    assert!(attempts[1].contains("before the gate") && attempts[1].contains("behind the gate"), "{log}");
     let farm = me.asks(&["status"], 0);
     assert_eq!((&farm["queued"], &farm["running"]), (&0.into(), &0.into()));
     assert_eq!(me.asks(&["builds"], 0)["builds"].as_array().unwrap().len(), 1, "one verdict");

@@ -5,7 +5,9 @@ use crate::args::LogsArgs;
 use crate::exit::{Exit, Failure};
 use crate::verb::logs::Logs;
 use node::client::order::OrderError;
-use protocol::wire::LogState;
+use node::client::session::Session;
+use protocol::id::RequestId;
+use protocol::wire::{LogState, RequestRef};
 use std::time::Duration;
 
 /// How long one look waits for more.
@@ -22,13 +24,13 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
     let mut unheard = 0;
     let wait = if args.follow { WAIT } else { Duration::ZERO };
     loop {
-        let part = tokio::select! {
+        let log = tokio::select! {
             biased;
             () = place.stop.cancelled() => break,
-            part = member.session.log(request, shown.offset(), wait) => part,
+            log = member.session.log(request, shown.position(), wait) => log,
         };
-        let part = match part {
-            Ok(part) => part,
+        let log = match log {
+            Ok(log) => log,
             // A coordinator that is started again goes on where it was.
             Err(OrderError::NoCoordinator(_)) if args.follow && unheard < UNHEARD => {
                 unheard += 1;
@@ -38,16 +40,15 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
             Err(error) => return Err(wrong(error)),
         };
         unheard = 0;
-        let nothing = part.bytes.is_empty();
-        shown.take(&place.output, &part)?;
-        let over = match part.state {
-            LogState::Complete => true,
-            LogState::Growing | LogState::NotStarted => !args.follow && nothing,
-        };
-        if over {
-            break;
+        shown.take(&place.output, &log)?;
+        let part = log.part;
+        match part.state {
+            LogState::Complete => break,
+            LogState::Growing | LogState::NotStarted if !args.follow && part.bytes.is_empty() => break,
+            LogState::Growing | LogState::NotStarted => {}
         }
-        if args.follow && nothing && ended(&member.session, request).await {
+        // A request may end without any attempt: then there is nothing to follow.
+        if args.follow && part.state == LogState::NotStarted && ended(&member.session, request).await {
             break;
         }
     }
@@ -56,8 +57,6 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
     Ok(if place.stop.is_cancelled() { Exit::Interrupted } else { done })
 }
 
-/// A request may end without any attempt: then there is nothing to follow.
-async fn ended(session: &node::client::session::Session, request: protocol::id::RequestId) -> bool {
-    let named = protocol::wire::RequestRef::Id(request);
-    session.look(named).await.is_ok_and(|(_, view)| view.ended_at.is_some() && view.log.is_none())
+async fn ended(session: &Session, request: RequestId) -> bool {
+    session.look(RequestRef::Id(request)).await.is_ok_and(|(_, view)| view.ended_at.is_some() && view.log.is_none())
 }

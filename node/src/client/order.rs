@@ -10,7 +10,7 @@ use protocol::id::RequestId;
 use protocol::request::Cancellation;
 use protocol::signed::Signed;
 use protocol::time::Span;
-use protocol::wire::{Answer, CLAIM_WAIT, Control, LogPart, Park, RequestRef, view_mark};
+use protocol::wire::{Answer, CLAIM_WAIT, Control, LogPosition, Park, RequestLog, RequestRef, view_mark};
 use std::time::Duration;
 
 /// How long watching goes on while no coordinator answers.
@@ -124,20 +124,20 @@ impl Session {
         }
     }
 
-    /// The log of a request from `offset`, waiting up to `wait` for more.
+    /// The log of a request from where it was read, waiting up to `wait` for more.
     ///
     /// # Errors
     ///
     /// [`OrderError`].
-    pub async fn log(&self, request: RequestId, offset: u64, wait: Duration) -> Result<LogPart, OrderError> {
+    pub async fn log(&self, request: RequestId, from: LogPosition, wait: Duration) -> Result<RequestLog, OrderError> {
         let answer = if wait.is_zero() {
-            self.coordinators.call(Control::Log { request, offset }).await?.1
+            self.coordinators.call(Control::Log { request, from }).await?.1
         } else {
-            self.coordinators.park(Park::FollowLog { request, offset, wait: wait.into() }).await?.1
+            self.coordinators.park(Park::FollowLog { request, from, wait: wait.into() }).await?.1
         };
         match answer {
-            Answer::Log(Some(part)) => Ok(part),
-            Answer::Log(None) => Err(OrderError::Unknown),
+            Answer::RequestLog(Some(log)) => Ok(log),
+            Answer::RequestLog(None) => Err(OrderError::Unknown),
             _ => Err(OrderError::Nonsense),
         }
     }

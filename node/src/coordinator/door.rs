@@ -7,7 +7,7 @@
 use super::desk::{DeskBell, Word};
 use super::judge::judged;
 use super::ledger::{Ledger, LedgerError};
-use super::logs::{LogPlace, Logs};
+use super::logs::{Logs, Outlook, Standing};
 use super::pull::Pulls;
 use crate::artifact::sharing::Granted;
 use crate::clock::Clock;
@@ -24,8 +24,8 @@ use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Request, So
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
 use protocol::wire::{
-    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogState, MAX_ROWS, Park, Refusal, RequestRef,
-    VolunteerView, view_mark,
+    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogPosition, LogState, MAX_ROWS, Park, Refusal,
+    RequestLog, RequestRef, VolunteerView, view_mark,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ impl Door {
             Control::Farm => Answer::Farm(Box::new(self.farm_view())),
             Control::Volunteers => Answer::Volunteers(self.volunteers()),
             Control::Builds => Answer::Builds(self.builds()),
-            Control::Log { request, offset } => self.log(request, offset, Duration::ZERO).await,
+            Control::Log { request, from } => self.log(request, from, Duration::ZERO).await,
             Control::Heartbeat { leases } => self.heartbeat(caller, leases).await,
             Control::Refuse { lease, reason } => {
                 self.command(Command::Refuse { lease, volunteer: caller.peer, reason }).await
@@ -94,7 +94,7 @@ impl Door {
                 self.claim(caller, nonce, capability, leases, wait).await
             }
             Park::Watch { request, mark, wait } => self.watch(request, mark, wait).await,
-            Park::FollowLog { request, offset, wait } => self.log(request, offset, bounded(wait)).await,
+            Park::FollowLog { request, from, wait } => self.log(request, from, bounded(wait)).await,
             Park::FollowLease { .. } => return None,
         })
     }
@@ -385,20 +385,30 @@ impl Door {
         }
     }
 
-    async fn log(&self, request: RequestId, offset: u64, wait: Duration) -> Answer {
+    async fn log(&self, request: RequestId, from: LogPosition, wait: Duration) -> Answer {
         let until = tokio::time::Instant::now() + wait;
         loop {
             let moved = self.moved.notified();
-            let Some(place) = self.ledger.read(|farm| LogPlace::of(farm, request)) else { return Answer::Log(None) };
+            let Some(standing) = self.ledger.read(|farm| Standing::of(farm, request)) else {
+                return Answer::RequestLog(None);
+            };
+            let attempt = standing.attempt;
+            let offset = if attempt == from.attempt { from.offset } else { 0 };
             let left = until.saturating_duration_since(tokio::time::Instant::now());
-            if let Some(part) = self.logs.read(place, offset, left).await {
-                return Answer::Log(Some(part));
-            }
-            if left.is_zero() {
-                return Answer::Log(Some(LogPart { offset, bytes: Vec::new(), state: LogState::NotStarted }));
+            let part = self.logs.read(standing.place, offset, left).await;
+            let part = part.unwrap_or(LogPart { offset, bytes: Vec::new(), state: LogState::NotStarted });
+            let exhausted = part.bytes.is_empty() && part.state != LogState::Growing;
+            let answer = |part| Answer::RequestLog(Some(RequestLog { attempt, part }));
+            match (standing.outlook, part.state) {
+                (Outlook::Ended, LogState::Complete) => return answer(part),
+                // Read to its end, and what follows is an end or another attempt.
+                _ if exhausted && !left.is_zero() => {}
+                (Outlook::Open, LogState::Complete) => return answer(LogPart { state: LogState::Growing, ..part }),
+                _ => return answer(part),
             }
             // Told or out of time: look once more, the loop ends by itself.
-            let _told = tokio::time::timeout_at(until, moved).await;
+            let again = until.min(tokio::time::Instant::now() + LOOK_AGAIN);
+            let _told = tokio::time::timeout_at(again, moved).await;
         }
     }
 

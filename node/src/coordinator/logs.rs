@@ -42,18 +42,39 @@ pub enum LogPlace {
     },
 }
 
-impl LogPlace {
-    /// Where the log of a request is; `None` for a request that the farm does not know.
+/// What the farm knows of the log of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Where the log of the latest attempt is.
+    pub place: LogPlace,
+    /// Which attempt that is; 0 before the first.
+    pub attempt: u32,
+    /// Whether another attempt may follow.
+    pub outlook: Outlook,
+}
+
+/// Whether a request may be attempted once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It may.
+    Open,
+    /// It has ended.
+    Ended,
+}
+
+impl Standing {
+    /// What the farm knows of the log of a request; `None` for a request that it does not know.
     #[must_use]
     pub fn of(farm: &Farm, request: RequestId) -> Option<Self> {
         let view = farm.view(request, &[])?;
-        if let Some(lease) = view.job.and_then(|job| farm.job(job)?.lease) {
-            return Some(Self::Growing { lease: lease.id, volunteer: lease.volunteer });
-        }
-        Some(match (view.log, view.volunteer) {
-            (Some(log), Some(volunteer)) => Self::Complete { log, volunteer },
-            _ => Self::Nowhere,
-        })
+        let lease = view.job.and_then(|job| farm.job(job)?.lease);
+        let place = match (lease, view.log, view.volunteer) {
+            (Some(lease), ..) => LogPlace::Growing { lease: lease.id, volunteer: lease.volunteer },
+            (None, Some(log), Some(volunteer)) => LogPlace::Complete { log, volunteer },
+            (None, ..) => LogPlace::Nowhere,
+        };
+        let outlook = if view.ended_at.is_some() { Outlook::Ended } else { Outlook::Open };
+        Some(Self { place, attempt: view.attempts, outlook })
     }
 }
 

@@ -21,8 +21,8 @@ use protocol::ticket::{Contact, Ticket};
 use protocol::time::Span;
 use protocol::tree::{Entry as TreeEntry, LinkTarget, Manifest, Mode, Node, TreePath};
 use protocol::wire::{
-    Answer, BuildRow, Control, FarmView, Hello, LogPart, LogState, Offer, Park, QueueRow, Refusal, RequestRef,
-    VolunteerView,
+    Answer, BuildRow, Control, FarmView, Hello, LogPart, LogPosition, LogState, Offer, Park, QueueRow, Refusal,
+    RequestLog, RequestRef, VolunteerView,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -230,7 +230,7 @@ fn calls(words: &mut Words) {
             Control::Farm,
             Control::Volunteers,
             Control::Builds,
-            Control::Log { request, offset },
+            Control::Log { request, from: LogPosition { attempt: 1, offset } },
             Control::Heartbeat { leases: vec![lease] },
             Control::Refuse { lease, reason: "no".to_owned() },
             Control::HandBack { lease },
@@ -246,7 +246,7 @@ fn calls(words: &mut Words) {
         &[
             Park::Claim { nonce: 1, capability: capability(), leases: vec![lease], wait },
             Park::Watch { request, mark: 3, wait },
-            Park::FollowLog { request, offset, wait },
+            Park::FollowLog { request, from: LogPosition { attempt: 2, offset }, wait },
             Park::FollowLease { lease, offset, wait },
         ],
     );
@@ -279,7 +279,8 @@ fn answers(words: &mut Words, hello: Hello) {
         holders: 2,
         decided_at: START,
     };
-    let log = |state| Answer::Log(Some(LogPart { offset: 0, bytes: b"cc\n".to_vec(), state }));
+    let part = |state| LogPart { offset: 0, bytes: b"cc\n".to_vec(), state };
+    let log = |state| Answer::Log(Some(part(state)));
     let judged = Judged { charter: signed(), verdict: signed(), reports: vec![signed()] };
     let offer = Offer { lease: LeaseId(7), job: JobId(2), take_up_within: Span::from_secs(3), request: signed() };
     words.variants(
@@ -297,6 +298,7 @@ fn answers(words: &mut Words, hello: Hello) {
             Answer::Farm(Box::new(farm_view)),
             Answer::Volunteers(vec![volunteer]),
             Answer::Builds(vec![build]),
+            Answer::RequestLog(Some(RequestLog { attempt: 2, part: part(LogState::Growing) })),
             log(LogState::NotStarted),
             log(LogState::Growing),
             log(LogState::Complete),
