@@ -1,7 +1,8 @@
 //! A farm of one: `node request` where no farm is known.
 
-use crate::deadline::{BUILD, SOON};
-use crate::farm::{Farm, Home};
+use crate::deadline::{BUILD, SOON, wait_for};
+use crate::farm::{Farm, Home, Process};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -120,6 +121,20 @@ path = "broken"
     assert_eq!(object["outcome"], "build_error");
     assert!(object["reason"].as_str().unwrap().starts_with("build error: "), "{object}");
     assert_eq!(object["files"], Value::Null);
+}
+
+#[test]
+fn nothing_is_left_with_a_farm_that_leaves_with_its_last_client() {
+    if !crate::can_build("a farm of one") {
+        return;
+    }
+    let home = Farm::new().home("me");
+    let mut waiting = Process::start(&mut home.command(["request", "hello", "--require", "tool.nobody-has-it"]));
+    wait_for("the farm of one", BUILD, || waiting.stderr().contains("needs tool nobody-has-it").then_some(()));
+    let detached = home.run(&["request", "hello", "--detach"], BUILD);
+    assert!(detached.ended_with(3).stderr.contains("`node --coordinator --volunteer"), "{}", detached.stderr);
+    waiting.signal(Signal::INT);
+    assert_eq!(wait_for("its end", SOON, || waiting.ended()).code(), Some(130));
 }
 
 #[test]

@@ -104,6 +104,7 @@ pub(crate) struct Neighbours {
     pub(crate) transport: Transport,
     pub(crate) coordinator: Process,
     pub(crate) builder: Process,
+    pub(crate) builder_home: Home,
     /// Started when everything that [`Neighbours::build`] was asked for is built.
     pub(crate) bystander: Option<Process>,
     pub(crate) bystander_home: Home,
@@ -127,11 +128,24 @@ impl Neighbours {
         let mut coordinator =
             transport.daemon(&farm.home("coordinator"), &["--json", "--coordinator", "--farm-name", "neighbours"]);
         let founding = ticket_in(&coordinator.line("a ticket", |line| line.contains("ticket")));
-        let words = ["--json", "--volunteer", "--accept", "any", "--farm", &founding.to_string()];
-        let mut builder = transport.daemon(&farm.home("builder"), &words);
-        builder.line("a builder that serves", |line| line.contains("ticket"));
+        let builder_home = farm.home("builder");
+        let builder = Self::start_builder(transport, &builder_home, &founding);
         let bystander_home = farm.home("bystander");
-        Self { farm, transport, coordinator, builder, bystander: None, bystander_home, founding }
+        Self { farm, transport, coordinator, builder, builder_home, bystander: None, bystander_home, founding }
+    }
+
+    fn start_builder(transport: Transport, home: &Home, founding: &Ticket) -> Process {
+        let words = ["--json", "--volunteer", "--accept", "any", "--farm", &founding.to_string()];
+        let mut builder = transport.daemon(home, &words);
+        builder.line("a builder that serves", |line| line.contains("ticket"));
+        builder
+    }
+
+    /// Ends the builder as a power cut would, and starts it again after `meanwhile`.
+    pub(crate) fn restart_builder(&mut self, meanwhile: impl FnOnce(&Path)) {
+        self.builder.kill();
+        meanwhile(self.builder_home.path());
+        self.builder = Self::start_builder(self.transport, &self.builder_home, &self.founding);
     }
 
     /// A recipe file of the farm's folder.

@@ -58,6 +58,26 @@ fn serves_without_coordinator(transport: Transport) {
     assert!(!home.path().join("out").exists());
 }
 
+#[test]
+fn a_builder_that_died_before_the_verdict_provides_what_it_built() {
+    let mut neighbours = Neighbours::settle(Transport::Both);
+    let made = neighbours.build("first", GREETING);
+    // What a power cut between report and verdict leaves: the artifact, and no verdict.
+    neighbours.restart_builder(|home| {
+        for lost in ["store/notes/judged", "index"] {
+            std::fs::remove_dir_all(home.join(lost)).unwrap();
+        }
+    });
+    let notes = neighbours.builder_home.path().join("store/notes/judged");
+    wait_for("the verdict at the builder", SOON, || std::fs::read_dir(&notes).unwrap().next().map(drop));
+    let ticket = neighbours.complete();
+    let builder = named(&ticket, |contact| contact.key == made.volunteer);
+    assert!(neighbours.coordinator.stop().success());
+    let through_builder = Ticket { farm: ticket.farm, coordinators: vec![], peers: vec![builder] };
+    let ran = neighbours.ask(&neighbours.farm.home("late"), &through_builder, GREETING);
+    assert_eq!(Made::of(&ran.ended_with(0).json()).manifest, made.manifest);
+}
+
 /// Waits until the bystander's part of the DHT names the builder, and makes sure that the bystander has no verdict itself.
 fn hint_is_known(neighbours: &Neighbours, made: &Made, through: &Ticket) {
     let runtime = tokio::runtime::Runtime::new().unwrap();

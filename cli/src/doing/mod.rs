@@ -20,7 +20,7 @@ use crate::run;
 use crate::sentences::{self, Said};
 use node::client::member::Member;
 use node::client::session::JoinError;
-use node::home::Home;
+use node::home::{Home, HomeError};
 use node::network::config::Transports;
 use tokio_util::sync::CancellationToken;
 
@@ -136,6 +136,11 @@ impl Place {
             joined = joining => joined,
             () = self.stop.cancelled() => Err(JoinError::Network("interrupted".to_owned())),
         }
+    }
+
+    /// Whether the daemon of this home, if there is one, is a farm of one: such a farm has no ticket to remember.
+    fn is_farm_of_one(&self) -> Result<bool, HomeError> {
+        Ok(self.shared.farm.is_none() && self.home.ticket()?.is_none())
     }
 
     /// A daemon that was killed could not take its address back; whoever can take its lock knows that it is gone.

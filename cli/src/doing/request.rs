@@ -47,6 +47,11 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
     let until = Instant::now() + OTHERS_WITHIN;
     let node = loop {
         match join_or_none(place, until).await {
+            Ok(member) if args.detach && place.is_farm_of_one().map_err(failure::of_home)? => {
+                // It leaves with its last client: what was left with it would wait for nobody.
+                member.leave().await;
+                return Err(Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm()));
+            }
             Ok(member) => {
                 let ask = Ask { place, args: &args, wish: &wish, source, started };
                 let done = ask.run(&member.session, &member.uploads, Alone::No).await;
@@ -84,9 +89,7 @@ async fn join_or_none(place: &Place, until: Instant) -> Result<Member, JoinError
             // A farm of one begins: it says where it serves as soon as it does.
             JoinError::NoFarm => in_use(),
             // A farm of one ended while it was being called.
-            JoinError::Unreachable { .. } if place.shared.farm.is_none() && place.home.ticket()?.is_none() => {
-                place.home.daemon()?.is_none() || !in_use()
-            }
+            JoinError::Unreachable { .. } if place.is_farm_of_one()? => place.home.daemon()?.is_none() || !in_use(),
             _ => false,
         };
         if !passing || place.stop.is_cancelled() || Instant::now() >= until {

@@ -14,6 +14,7 @@
 
 use super::build_log::BuildLog;
 use super::running::Running;
+use super::verdicts::Verdicts;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use crate::artifact::Store;
 use crate::chance::{Backoff, Chance};
@@ -43,8 +44,6 @@ const PARKED_AT_LEAST: Duration = Duration::from_secs(5);
 const HAND_BACK: Duration = Duration::from_secs(5);
 /// How much of a log is kept.
 pub const LOG_BYTES: u64 = 16 << 20;
-/// How often, ever more rarely, a verdict is looked for after the request that was built for has ended.
-const VERDICT_LOOKS: u32 = 20;
 /// The last bytes of the log that go into a report.
 const TAIL_BYTES: usize = MAX_REASON_BYTES;
 
@@ -100,6 +99,7 @@ impl Volunteer {
             slots.spawn(self.clone().serve_slot(slot, bell.clone(), work.clone(), stop.clone()));
         }
         let beating = tokio::spawn(self.clone().beat(bell, stop.clone()));
+        let catching_up = tokio::spawn(self.verdicts().catch_up());
         loop {
             tokio::select! {
                 biased;
@@ -112,7 +112,18 @@ impl Volunteer {
             }
         }
         while slots.join_next().await.is_some() {}
+        catching_up.abort();
         beating.abort();
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        Verdicts {
+            network: self.network.clone(),
+            store: self.store.clone(),
+            coordinators: self.coordinators.clone(),
+            farm: self.farm,
+            chance: self.chance.clone(),
+        }
     }
 
     /// Answers what a coordinator asks of a volunteer: the log of a lease. `None` for every other call.
@@ -237,7 +248,7 @@ impl Volunteer {
         loop {
             match self.coordinators.call(Control::Report(report.clone())).await {
                 Ok((_, Answer::Done)) if built => {
-                    tokio::spawn(self.clone().keep_verdict(request.clone(), stop.clone()));
+                    tokio::spawn(self.verdicts().follow(request.clone(), stop.clone()));
                     return;
                 }
                 Ok((_, Answer::Done)) => return,
@@ -274,69 +285,6 @@ impl Volunteer {
             built: made.built.into(),
             log: Some(Digest::of(log)),
             log_tail: tail(log),
-        }
-    }
-
-    /// Waits for the verdict on what was built here, keeps it, and says in the DHT that the artifact is here.
-    async fn keep_verdict(self, request: CheckedRequest, stop: CancellationToken) {
-        let following = self.follow_to_verdict(&request);
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = following => {}
-        }
-    }
-
-    async fn follow_to_verdict(&self, request: &CheckedRequest) {
-        let mut backoff = Backoff::new(self.chance.clone(), Duration::from_secs(1), Duration::from_secs(300));
-        let mut mark = 0;
-        let mut looks = 0;
-        while looks < VERDICT_LOOKS {
-            let wait = Span::from(self.chance.around(CLAIM_WAIT));
-            match self.coordinators.park(Park::Watch { request: request.id, mark, wait }).await {
-                Ok((_, Answer::Request(Some((_, view))))) => {
-                    mark = protocol::wire::view_mark(&view);
-                    if view.ended_at.is_none() {
-                        backoff.reset();
-                        continue;
-                    }
-                    looks += 1;
-                }
-                Ok((_, Answer::Request(None))) => return,
-                Ok(_) | Err(_) => {
-                    tokio::time::sleep(backoff.step()).await;
-                    continue;
-                }
-            }
-            if self.keep_if_judged(request).await {
-                return;
-            }
-            tokio::time::sleep(backoff.step()).await;
-        }
-    }
-
-    async fn keep_if_judged(&self, request: &CheckedRequest) -> bool {
-        let Ok((_, Answer::Found { judged, .. })) = self.coordinators.call(Control::Find(request.build_key)).await
-        else {
-            return false;
-        };
-        // This request may have been taken back while others wait for the same build.
-        let Some(judged) = judged else { return false };
-        match judged.verify(self.farm, request.build_key) {
-            Ok(verified) if self.store.has_artifact(verified.verdict.manifest).await.unwrap_or(false) => {
-                if let Err(error) =
-                    self.store.keep_judged(request.build_key, *judged, request.request.recipe.to_string()).await
-                {
-                    tracing::warn!(%error, "the verdict cannot be kept");
-                    return false;
-                }
-                self.network.provide(request.build_key).await.is_ok()
-            }
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(%error, key = %request.build_key, "a verdict that does not hold");
-                true
-            }
         }
     }
 

@@ -38,6 +38,7 @@ mod sandbox;
 mod seccomp;
 pub mod staff;
 mod tool;
+mod verdicts;
 mod watch;
 pub mod workshop;
 mod workspace;
