@@ -9,7 +9,7 @@ mod value;
 mod verbs;
 
 pub(crate) use daemon::{Accept, DaemonArgs, Role, SmtpTls};
-pub(crate) use value::{RecipeArg, SourceArg, TlsFrom};
+pub(crate) use value::{Chosen, RecipeArg, SourceArg, TlsFrom, combinations};
 pub(crate) use verbs::{FarmVerb, FetchArgs, Hex, LogsArgs, PlatformArg, RecipeVerb, RequestArgs, StoreVerb, Verb};
 
 use clap::builder::FalseyValueParser;

@@ -5,10 +5,12 @@
 //! came from. With `--json` stdout carries one object and nothing else. Colour is for terminals, and `NO_COLOR` is honoured.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod board;
 mod escape;
 mod progress;
 mod table;
 
+pub(crate) use board::Board;
 pub(crate) use escape::{LogText, escape};
 pub(crate) use progress::Progress;
 pub(crate) use table::Table;
@@ -172,6 +174,11 @@ impl Output {
     /// When stdout is closed or full.
     pub(crate) fn usage(&self, shown: &clap::Error) -> io::Result<()> {
         shown.print()
+    }
+
+    /// Shows how far several things are, one line each under its name, until it is dropped.
+    pub(crate) fn board(&self, names: &[String]) -> Board {
+        Board::new(self.progress, names)
     }
 
     fn label(&self, word: &str, colour: &str) -> String {

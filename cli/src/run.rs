@@ -103,6 +103,7 @@ fn fail(output: &Output, verb: Option<Spoken>, failure: &Failure) -> Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spoken {
     Request,
+    Matrix,
     Status,
     StatusOfRequest,
     Logs,
@@ -120,6 +121,7 @@ enum Spoken {
 impl From<&Verb> for Spoken {
     fn from(verb: &Verb) -> Self {
         match verb {
+            Verb::Request(args) if !args.matrix.is_empty() => Self::Matrix,
             Verb::Request(_) | Verb::Fetch(_) => Self::Request,
             Verb::Status { request: None } => Self::Status,
             Verb::Status { request: Some(_) } => Self::StatusOfRequest,
@@ -162,6 +164,7 @@ fn failure_object(output: &Output, verb: Option<Spoken>, reason: String) -> io::
     let reason = Some(reason);
     match verb {
         Some(Spoken::Request) => output.object(&shape::RequestShape { reason, ..Default::default() }),
+        Some(Spoken::Matrix) => output.object(&verb::matrix::MatrixShape { reason, ..Default::default() }),
         Some(Spoken::Status) => output.object(&shape::StatusShape { reason, ..Default::default() }),
         Some(Spoken::StatusOfRequest) => output.object(&shape::RequestStatusShape { reason, ..Default::default() }),
         Some(Spoken::Logs) => output.object(&shape::LogShape { reason, ..Default::default() }),

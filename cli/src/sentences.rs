@@ -329,6 +329,14 @@ pub(crate) fn interrupted(request: RequestId) -> Said {
     )
 }
 
+/// The keyboard said stop while a farm holds several requests.
+pub(crate) fn interrupted_many(count: usize, again: &str) -> Said {
+    Said::with_next(
+        format!("interrupted; the farm goes on with {count} requests"),
+        format!("`{again}` comes back to them; `node status` lists them, `node cancel REQUEST` ends one"),
+    )
+}
+
 /// The keyboard said stop in a farm of one.
 pub(crate) fn interrupted_alone(again: &str) -> Said {
     Said::with_next("interrupted; the build stopped with this command", format!("`{again}` takes it up again"))

@@ -141,19 +141,38 @@ async fn clear(world: &mut World) {
 async fn settle(world: &mut World) {
     let until = Instant::now() + CALM;
     loop {
+        if !everything_ends(world, until).await {
+            return;
+        }
+        everything_can_be_had(world).await;
+        world.compare();
+        // Somebody who had given up for a while may have asked once more meanwhile.
+        if world.checks.unended().is_empty() {
+            return;
+        }
+    }
+}
+
+/// Waits until everything that was asked has come to its end; `false` when something broke.
+async fn everything_ends(world: &World, until: Instant) -> bool {
+    loop {
         sleep(LOOK).await;
         world.compare();
         if !world.checks.broken().is_empty() {
-            return;
+            return false;
         }
         let waiting = world.checks.unended();
         if waiting.is_empty() {
-            break;
+            return true;
         }
         if Instant::now() > until {
-            return world.checks.breach(format!("not at its end {CALM:?} after the storm: {waiting:?}"));
+            world.checks.breach(format!("not at its end {CALM:?} after the storm: {waiting:?}"));
+            return false;
         }
     }
+}
+
+async fn everything_can_be_had(world: &World) {
     let (session, uploads, _) = world.requesters[0].session().unwrap();
     let person = Person {
         name: "last".to_owned(),
@@ -168,5 +187,4 @@ async fn settle(world: &mut World) {
             world.checks.breach(format!("{} is finished, and cannot be had: {error}", key.short()));
         }
     }
-    world.compare();
 }

@@ -64,6 +64,44 @@ impl FromStr for Chosen {
     }
 }
 
+/// The most combinations that one command asks for.
+pub(crate) const MAX_COMBINATIONS: usize = 256;
+
+/// An option and several values for it, each to be combined with those of every other axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Axis {
+    /// The option.
+    pub(crate) name: Name,
+    /// The values as typed, each once, never none.
+    pub(crate) values: Vec<String>,
+}
+
+impl FromStr for Axis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, values) = text.split_once('=').ok_or("write NAME=VALUE,VALUE…, such as opt=1,jit")?;
+        let name = name.parse().map_err(|error: NameError| error.to_string())?;
+        let values: Vec<String> = values.split(',').map(str::to_owned).collect();
+        match values.iter().enumerate().find(|(at, value)| value.is_empty() || values[..*at].contains(value)) {
+            Some((_, value)) if value.is_empty() => Err(format!("`{text}` has an empty value")),
+            Some((_, value)) => Err(format!("`{text}` has `{value}` twice")),
+            None => Ok(Self { name, values }),
+        }
+    }
+}
+
+/// Every combination of one value of each axis; those of the last axis follow one another.
+pub(crate) fn combinations(axes: &[Axis]) -> Vec<Vec<Chosen>> {
+    axes.iter().fold(vec![Vec::new()], |before, axis| {
+        let with = |chosen: &Vec<Chosen>, value: &String| {
+            let next = Chosen { name: axis.name.clone(), value: value.clone() };
+            chosen.iter().cloned().chain([next]).collect()
+        };
+        before.iter().flat_map(|chosen| axis.values.iter().map(move |value| with(chosen, value))).collect()
+    })
+}
+
 /// A tool outside the system folders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ToolArg {

@@ -1,6 +1,6 @@
 //! The verbs and their flags.
 
-use super::value::{Chosen, Lifetime, RecipeArg, SourceArg};
+use super::value::{Axis, Chosen, Lifetime, MAX_COMBINATIONS, RecipeArg, SourceArg};
 use clap::builder::FalseyValueParser;
 use clap::{Subcommand, ValueEnum};
 use protocol::digest::Digest;
@@ -151,6 +151,9 @@ pub(crate) struct RequestArgs {
     /// Choose an option's value (may be repeated; in the environment one a line)
     #[arg(short, long, env = "NODE_OPTION", value_name = "NAME=VALUE", value_delimiter = '\n')]
     pub(crate) option: Vec<Chosen>,
+    /// Ask for every combination of these values of options (may be repeated; in the environment one a line)
+    #[arg(long, env = "NODE_MATRIX", value_name = "NAME=VALUE,VALUE…", value_delimiter = '\n')]
+    pub(crate) matrix: Vec<Axis>,
     /// Build from this directory, archive (tar.gz, tar.xz, tar.zst) or https address
     #[arg(long, env = "NODE_SOURCE", value_name = "DIR|ARCHIVE|URL")]
     pub(crate) source: Option<SourceArg>,
@@ -268,6 +271,18 @@ impl Verb {
         }
         if request.email.len() > MAX_ADDRESSES {
             return Err(format!("at most {MAX_ADDRESSES} addresses can wait for one request"));
+        }
+        for (at, axis) in request.matrix.iter().enumerate() {
+            if request.matrix[..at].iter().any(|earlier| earlier.name == axis.name) {
+                return Err(format!("`--matrix {}=…` is given twice: write all its values in one", axis.name));
+            }
+            if request.option.iter().any(|chosen| chosen.name == axis.name) {
+                return Err(format!("`--option {0}=…` and `--matrix {0}=…` contradict each other", axis.name));
+            }
+        }
+        let count = request.matrix.iter().try_fold(1, |count: usize, axis| count.checked_mul(axis.values.len()));
+        if count.is_none_or(|count| count > MAX_COMBINATIONS) {
+            return Err(format!("more than {MAX_COMBINATIONS} combinations: ask for fewer at a time"));
         }
         for (at, chosen) in request.option.iter().enumerate() {
             if request.option[..at].iter().any(|earlier| earlier.name == chosen.name) {

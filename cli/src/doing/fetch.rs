@@ -1,6 +1,6 @@
 //! `node fetch`: by request, by build key, or by manifest.
 
-use super::{Place, failure, request};
+use super::{Place, errand, failure};
 use crate::args::FetchArgs;
 use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
@@ -70,7 +70,7 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
             let sink = Sink::Folder(folder.clone());
             let delivery =
                 session.deliver(&found, sink, progress).await.map_err(|error| failure::of_transfer(&error))?;
-            let files = request::files_of(&folder, &delivery)?;
+            let files = errand::files_of(&folder, &delivery)?;
             verb::fetch::show(&place.output, with_verdict(shape, &found), &folder, files, started.elapsed())
         }
         Search::NotBuilt | Search::NobodyKnows => {
@@ -103,7 +103,7 @@ async fn by_manifest(
     let (progress, _) = watch::channel(Progress::default());
     match member.session.fetch(manifest, contacts, None, Sink::Folder(folder.clone()), progress).await {
         Ok(delivery) => {
-            let files = request::files_of(&folder, &delivery)?;
+            let files = errand::files_of(&folder, &delivery)?;
             let shape = RequestShape { manifest: Some(manifest.to_string()), ..shape };
             verb::fetch::show(&place.output, shape, &folder, files, started.elapsed())
         }

@@ -5,10 +5,13 @@
 
 mod alone;
 mod ask;
+mod errand;
 mod failure;
 mod fetch;
+mod footing;
 mod lan;
 mod logs;
+mod matrix;
 mod request;
 mod serve;
 mod store;

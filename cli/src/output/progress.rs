@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// How often a plain line about the same transfer is printed at most.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-const SPIN_EVERY: Duration = Duration::from_millis(120);
+pub(super) const SPIN_EVERY: Duration = Duration::from_millis(120);
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +106,12 @@ impl Drop for Progress {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     // The templates above are constant and tested; a bar without one is still a bar.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn print(line: Option<String>) {
+pub(super) fn print(line: Option<String>) {
     if let Some(line) = line {
         // Where stderr is closed there is nobody left to tell.
         let _ = writeln!(io::stderr().lock(), "{line}");

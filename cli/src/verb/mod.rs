@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod farm;
 pub(crate) mod fetch;
 pub(crate) mod logs;
+pub(crate) mod matrix;
 pub(crate) mod recipe;
 pub(crate) mod request;
 pub(crate) mod serve;

@@ -95,7 +95,8 @@ pub(crate) fn broken_off(
     Ok(failure.exit)
 }
 
-fn failed_shape(request: RequestId, view: &RequestView, ended: &Ended, elapsed: Duration) -> RequestShape {
+/// A request that ended otherwise than built, for scripts.
+pub(crate) fn failed_shape(request: RequestId, view: &RequestView, ended: &Ended, elapsed: Duration) -> RequestShape {
     let view = RequestView { explanation: Explanation::Ended(ended.clone()), ..view.clone() };
     RequestShape { elapsed_ms: Some(millis(elapsed)), ..RequestShape::of(request, &view) }
 }
