@@ -2,7 +2,8 @@
 //!
 //! Kademlia under the farm's own name. A record is a hint and expires after three hours; a provider says it again on first
 //! contact with the network, when the network grows, and each hour with jitter, for the library's first repetition comes
-//! twelve hours late and what is said in isolation reaches nobody. Values are never stored, and no quorum is ever waited
+//! twelve hours late and what is said in isolation reaches nobody. No peer acknowledges a record, and one is lost with the
+//! connection it is on, so whatever is said anew is said a second time soon after. Values are never stored, and no quorum is ever waited
 //! for: in a farm of fewer than twenty servers it cannot be had.
 
 pub(super) mod store;
@@ -21,6 +22,8 @@ use tokio::time::Instant;
 
 /// How long others believe that we provide.
 const RECORD_TTL: Duration = Duration::from_secs(3 * 3_600);
+/// How soon whatever is said anew is said a second time.
+const SECOND: Duration = Duration::from_secs(5);
 /// How often it is said again.
 const REPEAT: Duration = Duration::from_secs(3_600);
 /// How long to wait for more newcomers before everything is said again.
@@ -61,8 +64,7 @@ pub(super) fn behaviour(name: StreamProtocol, local: PeerId, part: Dht) -> Behav
 /// What this node provides and searches.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// When each build is to be said again.
-    provided: BTreeMap<BuildKey, Instant>,
+    provided: BTreeMap<BuildKey, Saying>,
     due: BTreeSet<(Instant, BuildKey)>,
     publishing: HashSet<QueryId>,
     searches: HashMap<QueryId, Search>,
@@ -71,6 +73,19 @@ pub(super) struct Records {
     servers: HashSet<PeerId>,
     /// When everything is to be said again, because the network grew.
     all_again: Option<Instant>,
+}
+
+/// When a build is to be said, and whether that is for the first time since it, or the network, was new.
+#[derive(Clone, Copy, Debug)]
+struct Saying {
+    due: Instant,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    First,
+    Later,
 }
 
 #[derive(Debug)]
@@ -86,14 +101,14 @@ impl Records {
             tracing::warn!(%key, MAX_PROVIDED, "too many builds to announce; this one is found through coordinators only");
             return;
         }
-        self.schedule(key, now);
+        self.schedule(key, Saying { due: now, turn: Turn::First });
         self.advance(kad, now);
     }
 
     /// Stops saying so.
     pub(super) fn withdraw(&mut self, kad: &mut Behaviour, key: BuildKey) {
-        if let Some(due) = self.provided.remove(&key) {
-            self.due.remove(&(due, key));
+        if let Some(saying) = self.provided.remove(&key) {
+            self.due.remove(&(saying.due, key));
         }
         kad.stop_providing(&record_key(key));
     }
@@ -119,14 +134,18 @@ impl Records {
         if self.all_again.is_some_and(|at| at <= now) {
             self.all_again = None;
             let keys: Vec<_> = self.provided.keys().copied().collect();
-            keys.into_iter().for_each(|key| self.schedule(key, now));
+            keys.into_iter().for_each(|key| self.schedule(key, Saying { due: now, turn: Turn::First }));
         }
         while self.publishing.len() < MAX_PUBLISHING {
             let Some((due, key)) = self.due.first().copied() else { break };
             if due > now {
                 break;
             }
-            self.schedule(key, now + spread(REPEAT));
+            let pause = match self.provided.get(&key).map(|saying| saying.turn) {
+                Some(Turn::First) => SECOND,
+                Some(Turn::Later) | None => REPEAT,
+            };
+            self.schedule(key, Saying { due: now + spread(pause), turn: Turn::Later });
             match kad.start_providing(record_key(key)) {
                 Ok(query) => drop(self.publishing.insert(query)),
                 Err(error) => tracing::warn!(%key, %error, "a build cannot be announced"),
@@ -195,15 +214,40 @@ impl Records {
         news
     }
 
-    fn schedule(&mut self, key: BuildKey, at: Instant) {
-        if let Some(before) = self.provided.insert(key, at) {
-            self.due.remove(&(before, key));
+    fn schedule(&mut self, key: BuildKey, saying: Saying) {
+        if let Some(before) = self.provided.insert(key, saying) {
+            self.due.remove(&(before.due, key));
         }
-        self.due.insert((at, key));
+        self.due.insert((saying.due, key));
     }
 }
 
 /// The key under which a build's providers are found.
 pub(super) fn record_key(key: BuildKey) -> RecordKey {
     RecordKey::new(key.0.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::digest::Digest;
+
+    #[test]
+    fn what_is_said_anew_is_said_twice_then_each_hour() {
+        let mut kad = behaviour(StreamProtocol::new("/test/kad/1"), PeerId::random(), Dht::Server);
+        let (mut records, key, start) = (Records::default(), BuildKey(Digest::of(b"lua")), Instant::now());
+        let next = |records: &Records| records.due.first().map_or(Duration::ZERO, |(due, _)| *due - start);
+        records.provide(&mut kad, key, start);
+        let second = next(&records);
+        assert!(second > Duration::ZERO && second <= SECOND * 2, "{second:?}");
+        records.advance(&mut kad, start + second);
+        let third = next(&records);
+        assert!(third >= second + REPEAT / 2, "{third:?}");
+        // The network grows: the same once more.
+        records.on_server(PeerId::random(), start + third);
+        records.advance(&mut kad, start + third + SETTLE);
+        assert!(next(&records) <= third + SETTLE + SECOND * 2, "{:?}", next(&records));
+        records.withdraw(&mut kad, key);
+        assert_eq!(records.due.len(), 0);
+    }
 }
