@@ -18,6 +18,7 @@ mod exit_codes;
 mod four_processes;
 mod mail;
 mod mail_server;
+mod matrix;
 mod queue;
 mod verbs;
 
