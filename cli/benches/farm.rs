@@ -181,9 +181,10 @@ async fn request(member: &Member, greeting: &str, output: &Path) {
 /// The steps and the smoke test of the same recipe, in the same sandbox, without a farm.
 async fn build_bare(sandbox: &Sandbox, folder: &Path, round: usize, greeting: &str) {
     let recipe = node::catalogue::by_name("hello").unwrap();
-    let options = recipe.resolve(&[("greeting".to_owned(), greeting.to_owned())]).unwrap();
-    let steps = recipe.steps(&options, NonZeroU32::MIN).unwrap();
-    let smoke = recipe.smoke(&options).unwrap().unwrap();
+    let settings = recipe.resolve(&[("greeting".to_owned(), greeting.to_owned())]).unwrap();
+    let spec = recipe.spec(settings.options, None, &[]).unwrap();
+    let plan = recipe.plan(&spec, &settings.effort, NonZeroU32::MIN).unwrap();
+    let (steps, smoke) = (plan.steps, plan.smoke.unwrap());
     let limits = Limits {
         wall: Duration::from_secs(60),
         memory_bytes: 1 << 30,

@@ -183,14 +183,16 @@ fn policy(end: &PolicyEnd, request: &str) -> Said {
     }
 }
 
-fn beyond(limit: Limit) -> &'static str {
-    match limit {
+fn beyond(limit: Limit) -> String {
+    let words = match limit {
+        Limit::Step(number) => return format!("took longer in step {number} than the recipe allows that step"),
         Limit::Deadline => "took longer than allowed",
         Limit::Memory => "needed more memory than allowed",
         Limit::Processes => "started more processes than allowed",
         Limit::Disk => "wrote more to disk than allowed",
         Limit::Log => "wrote a longer log than allowed",
-    }
+    };
+    words.to_owned()
 }
 
 /// Why the farm changed nothing.

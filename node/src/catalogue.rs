@@ -58,7 +58,8 @@ mod tests {
     use super::*;
     use protocol::digest::Digest;
     use protocol::id::ManifestId;
-    use protocol::recipe::{Sort, SourceRule};
+    use protocol::platform::Require;
+    use protocol::recipe::{Plan, Settings, Sort, SourceRule};
     use protocol::request::OptionValue;
     use std::num::NonZeroU32;
     use std::process::Command;
@@ -94,12 +95,13 @@ mod tests {
     #[test]
     fn every_recipe_expands_with_its_defaults() {
         for recipe in all() {
-            let options = recipe.resolve(&[]).unwrap();
-            let steps = recipe.steps(&options, NonZeroU32::new(3).unwrap()).unwrap();
-            assert!(steps.iter().all(|step| step.argv.iter().all(|word| !word.contains(['{', '}']))), "{steps:?}");
-            assert!(recipe.smoke(&options).unwrap().is_some(), "{}", recipe.name());
+            let Settings { options, effort } = recipe.resolve(&[]).unwrap();
             let given = (!matches!(recipe.source(), SourceRule::Inline)).then(|| ManifestId(Digest::of(b"a source")));
-            assert!(recipe.spec(options, given, &[]).is_ok(), "{}", recipe.name());
+            let platform: Vec<Require> = ["os=linux", "arch=x86_64"].iter().map(|text| text.parse().unwrap()).collect();
+            let spec = recipe.spec(options, given, &platform).unwrap();
+            let Plan { steps, smoke, .. } = recipe.plan(&spec, &effort, NonZeroU32::new(3).unwrap()).unwrap();
+            assert!(steps.iter().all(|step| step.argv.iter().all(|word| !word.contains(['{', '}']))), "{steps:?}");
+            assert!(smoke.is_some(), "{}", recipe.name());
         }
     }
 
@@ -111,7 +113,7 @@ mod tests {
             return;
         }
         let hello = by_name("hello").unwrap();
-        let options = hello.resolve(&[("greeting".to_owned(), "Barn-1".to_owned())]).unwrap();
+        let Settings { options, effort } = hello.resolve(&[("greeting".to_owned(), "Barn-1".to_owned())]).unwrap();
         assert_eq!(options[&"greeting".parse().unwrap()], OptionValue::Text("Barn-1".to_owned()));
         let folder = tempfile::tempdir().unwrap();
         for (path, file) in hello.files() {
@@ -122,11 +124,13 @@ mod tests {
             command.args(&argv[1..]).env_clear().env("PATH", "/usr/bin:/bin").current_dir(folder.path());
             command.output().unwrap()
         };
-        for step in hello.steps(&options, NonZeroU32::MIN).unwrap() {
+        let spec = hello.spec(options, None, &[]).unwrap();
+        let plan = hello.plan(&spec, &effort, NonZeroU32::MIN).unwrap();
+        for step in plan.steps {
             let output = run(&step.argv);
             assert!(output.status.success(), "{output:?}");
         }
-        let smoke = hello.smoke(&options).unwrap().unwrap();
+        let smoke = plan.smoke.unwrap();
         let output = run(&smoke.argv);
         assert!(output.status.success());
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "Barn-1\n");

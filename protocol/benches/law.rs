@@ -121,6 +121,7 @@ impl Bench {
                 options: BTreeMap::from([("opt".parse().unwrap(), OptionValue::Integer(i64::from(at % 4)))]),
                 requirement: self.requirements[requirement as usize].clone(),
             },
+            effort: BTreeMap::new(),
             priority: Priority::Normal,
             nonce: digest("nonce", at).as_bytes()[..16].try_into().unwrap(),
             issued_at: START,

@@ -79,7 +79,7 @@ pub enum PlatformParseError {
     #[error("`{0}` is not a key: lower-case words with dots between them, such as tool.python3")]
     Key(String),
     /// Not a constraint.
-    #[error("`{0}` is not a requirement: write KEY=VALUE, KEY>=VALUE, tool.NAME or tool.NAME>=VERSION")]
+    #[error("`{0}` is not a requirement: write KEY=VALUE, KEY>=VALUE, tool.NAME, tool.NAME>=VERSION or header.NAME")]
     Constraint(String),
 }
 
@@ -203,6 +203,12 @@ impl Requirement {
         }
     }
 
+    /// The constraint of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Constraint> {
+        self.0.get(key)
+    }
+
     /// Key and constraint in the order of keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Constraint)> {
         self.0.iter().map(|(key, constraint)| (key.as_str(), constraint))
@@ -319,14 +325,16 @@ fn typed(text: &str) -> Option<Value> {
     })
 }
 
+/// Lower-case words with dots between them; the name of a header may hold capitals, as `header.X11/Xlib.h` does.
 fn is_key(key: &str) -> bool {
-    key.len() <= MAX_TEXT_BYTES
-        && key.split('.').all(|word| {
-            !word.is_empty()
-                && word
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'+' | b'/'))
-        })
+    let names_header = key.starts_with("header.");
+    let good = |b: u8| {
+        b.is_ascii_lowercase()
+            || b.is_ascii_digit()
+            || matches!(b, b'_' | b'-' | b'+' | b'/')
+            || (names_header && b.is_ascii_uppercase())
+    };
+    key.len() <= MAX_TEXT_BYTES && key.split('.').all(|word| !word.is_empty() && word.bytes().all(good))
 }
 
 fn value_is_within_limits(value: &Value, depth: usize) -> bool {
@@ -396,16 +404,18 @@ pub struct Capability {
 }
 
 impl Capability {
-    /// The fact at a dotted key.
+    /// The fact at a dotted key. Names below the first word may hold dots themselves: `header.gc.h` is `gc.h` of `header`.
     #[must_use]
     pub fn fact(&self, key: &str) -> Option<&Value> {
-        let mut words = key.split('.');
-        let mut fact = self.facts.get(words.next()?)?;
-        for word in words {
-            let Value::Map(facts) = fact else { return None };
-            fact = facts.get(word)?;
+        let (mut facts, mut rest) = (&self.facts, key);
+        loop {
+            if let Some(fact) = facts.get(rest) {
+                return Some(fact);
+            }
+            let (word, below) = rest.split_once('.')?;
+            let Value::Map(inner) = facts.get(word)? else { return None };
+            (facts, rest) = (inner, below);
         }
-        Some(fact)
     }
 
     /// The digest of the canonical form.
@@ -485,6 +495,36 @@ mod tests {
             ["os=darwin", "cores>=5", "tool.go", "tool.cc>=12.10", "gpu=true", "sets=avx,avx512", "os>=3", "tool.cc.x"]
         {
             assert!(!meets(&[unmet]), "{unmet}");
+        }
+    }
+
+    #[test]
+    fn names_of_headers_and_tools_may_hold_dots() {
+        let mut have = machine();
+        let below = |names: &[(&str, Value)]| {
+            Value::Map(names.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+        };
+        have.facts
+            .insert("header".to_owned(), below(&[("gc.h", Value::Flag(true)), ("X11/Xlib.h", Value::Flag(true))]));
+        have.facts.insert("tool".to_owned(), below(&[("python3.11", version("3.11.2"))]));
+        have.facts.insert("libc".to_owned(), below(&[("glibc", version("2.36"))]));
+        assert!(have.is_within_limits());
+        for (text, met) in [
+            ("header.gc.h", true),
+            ("header.X11/Xlib.h", true),
+            ("header.zlib.h", false),
+            ("header.gc", false),
+            ("tool.python3.11>=3.11", true),
+            ("tool.python3", false),
+            ("libc.glibc>=2.28", true),
+            ("libc.musl", false),
+        ] {
+            let require: Require = text.parse().unwrap();
+            assert_eq!(require.to_string(), text);
+            let mut requirement = Requirement::none();
+            requirement.add(require.key, require.constraint);
+            assert!(requirement.is_within_limits());
+            assert_eq!(requirement.met_by(&have), met, "{text}");
         }
     }
 

@@ -12,6 +12,7 @@ use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroU8;
 
 /// The most reports that one verdict stands on.
 pub const MAX_REPORTS: usize = 16;
@@ -67,6 +68,8 @@ pub enum Reproducibility {
 pub enum Limit {
     /// Wall-clock time of the recipe, or of the owner.
     Deadline,
+    /// Wall-clock time of one step, which has a limit of its own; steps that run are counted from 1.
+    Step(NonZeroU8),
     /// Memory.
     Memory,
     /// Processes.
@@ -81,6 +84,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Deadline => "limit:deadline",
+            Self::Step(number) => return write!(f, "limit:step-{number}"),
             Self::Memory => "limit:memory",
             Self::Processes => "limit:pids",
             Self::Disk => "limit:disk",

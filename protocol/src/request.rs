@@ -84,19 +84,22 @@ impl fmt::Debug for Name {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum OptionValue {
     /// Yes or no.
-    Flag(bool),
+    Bool(bool),
     /// A whole number.
     Integer(i64),
     /// A choice, or a text.
     Text(String),
+    /// Several values of a list, in the order of the recipe.
+    List(Vec<String>),
 }
 
 impl fmt::Display for OptionValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Bool(yes) => write!(f, "{yes}"),
             Self::Integer(number) => write!(f, "{number}"),
             Self::Text(text) => f.write_str(text),
+            Self::List(values) => f.write_str(&values.join(",")),
         }
     }
 }
@@ -159,6 +162,9 @@ pub struct Request {
     pub recipe: Name,
     /// What is to be built.
     pub spec: BuildSpec,
+    /// Every option of the recipe that does not change the result, defaults filled in: not part of the build key. Of several
+    /// requests for one build, that of the first counts.
+    pub effort: BTreeMap<Name, OptionValue>,
     /// How urgent.
     pub priority: Priority,
     /// Chosen at random, so that asking again later is another request.

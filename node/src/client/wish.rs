@@ -5,12 +5,14 @@ use crate::chance::Chance;
 use protocol::farm::command::Submitted;
 use protocol::id::{ManifestId, RequestId};
 use protocol::platform::Require;
-use protocol::recipe::{OptionError, Recipe, SpecError};
+use protocol::recipe::{OptionError, Recipe, Settings, SpecError};
 use protocol::request::{
-    Address, BuildSpec, CheckedRequest, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Priority, Request, Subscription,
+    Address, BuildSpec, CheckedRequest, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Name, OptionValue, Priority,
+    Request, Subscription,
 };
 use protocol::signed::Signed;
 use protocol::time::Span;
+use std::collections::BTreeMap;
 
 /// What somebody wants, as he said it.
 #[derive(Clone, Debug)]
@@ -54,7 +56,10 @@ impl Wish {
     ///
     /// [`WishError`] says what does not fit the recipe.
     pub fn spec(&self) -> Result<BuildSpec, WishError> {
-        let options = self.recipe.resolve(&self.options)?;
+        self.spec_of(self.recipe.resolve(&self.options)?.options)
+    }
+
+    fn spec_of(&self, options: BTreeMap<Name, OptionValue>) -> Result<BuildSpec, WishError> {
         Ok(self.recipe.spec(options, self.source, &self.require)?)
     }
 
@@ -67,9 +72,11 @@ impl Wish {
         if self.addresses.len() > MAX_ADDRESSES {
             return Err(WishError::Addresses);
         }
+        let Settings { options, effort } = self.recipe.resolve(&self.options)?;
         let request = Request {
             recipe: self.recipe.name().clone(),
-            spec: self.spec()?,
+            spec: self.spec_of(options)?,
+            effort,
             priority: self.priority,
             nonce: chance.nonce(),
             issued_at: session.clock.now(),

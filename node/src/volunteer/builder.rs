@@ -12,7 +12,7 @@ use super::fetch::{self, FetchRules};
 use super::machine::Share;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use super::{
-    BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits,
+    BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, NotAPattern,
     Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Tool, Workspace,
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
@@ -26,7 +26,7 @@ use crate::network::Network;
 use futures::future::{BoxFuture, FutureExt as _};
 use protocol::digest::Digest;
 use protocol::platform::{Capability, Standing};
-use protocol::recipe::{Output, Recipe};
+use protocol::recipe::{self, Output, Plan, Recipe, SmokeTest};
 use protocol::report::{Fingerprint, Limit, Outcome, Smoke};
 use protocol::request::{CheckedRequest, Source};
 use protocol::time::Timestamp;
@@ -34,13 +34,11 @@ use protocol::tree::{Entry, Manifest, Mode, Node, TreePath};
 use protocol::wire::Control;
 use std::collections::BTreeMap;
 use std::io;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// `SOURCE_DATE_EPOCH` of every build, and the time stamp of every file it starts from: 2000-01-01, late enough for zip.
-pub const SOURCE_DATE_EPOCH: u64 = 946_684_800;
 /// Processes of one build, for each core it may use, and some.
 const PROCESSES: u32 = 1_024;
 /// How soon again a source is tried that no coordinator was there to give.
@@ -127,29 +125,29 @@ impl Builder {
             fetched = self.fetch_while_led(order) => fetched?,
         };
         let jobs = NonZeroU32::new(u32::try_from(self.share.cores).unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
-        let steps = recipe.steps(&spec.options, jobs).map_err(|error| Failure::BuildError(error.to_string()))?;
-        let smoke = recipe.smoke(&spec.options).map_err(|error| Failure::BuildError(error.to_string()))?;
-        let limits = self.limits(&recipe);
-        let mut enclosure =
-            self.enclose(order, &format!("{}", order.lease), &source, limits, order.log.clone()).await?;
+        let effort = &order.request.request.effort;
+        let plan = recipe.plan(spec, effort, jobs).map_err(|error| Failure::BuildError(error.to_string()))?;
+        let (name, limits) = (order.lease.to_string(), self.limits(&plan));
+        let room = Room { name, slot: order.slot, limits, log: order.log.clone() };
+        let mut enclosure = self.enclose(room, &source, plan.source_date_epoch).await?;
         times.fetched = started.elapsed();
         let building = Instant::now();
-        let ran = run_steps(&mut enclosure, order, &steps).await;
+        let ran = run_steps(&mut enclosure, order, &plan.steps).await;
         times.built = building.elapsed();
         if let Err(failure) = ran {
             clear(enclosure);
             return Err(failure);
         }
-        let (manifest, batch) = self.collect(enclosure, &recipe).await?;
+        let (manifest, batch) = self.collect(enclosure, plan.outputs).await?;
         let size_bytes = manifest.total_bytes();
         let id = match batch.commit_artifact(&manifest).await {
             Ok(_) => manifest.id(),
             Err(error) => return Err(store_failed(&error)),
         };
-        let smoke = match smoke {
+        let smoke = match plan.smoke {
             Some(test) => {
                 let tree = Tree { manifest, chunks: Arc::new(self.store.clone()) };
-                self.smoke(order, &tree, test).await?;
+                self.smoke(order, &tree, test, plan.source_date_epoch).await?;
                 Smoke::Passed
             }
             None => Smoke::None,
@@ -189,7 +187,7 @@ impl Builder {
                 Recipe::decode(&blob).map_err(|error| Failure::BuildError(error.to_string()))?
             }
         };
-        recipe.admit(spec).map_err(|error| Failure::BuildError(error.to_string()))?;
+        recipe.admit(spec, &order.request.request.effort).map_err(|error| Failure::BuildError(error.to_string()))?;
         let source = match &spec.source {
             Source::Inline => Tree { manifest: Manifest::default(), chunks: Arc::new(Nowhere) },
             Source::Tree(id) => {
@@ -212,17 +210,11 @@ impl Builder {
     }
 
     /// A fresh folder with the tree in it, shut in.
-    async fn enclose(
-        &self,
-        order: &Order,
-        name: &str,
-        tree: &Tree,
-        limits: Limits,
-        log: BuildLog,
-    ) -> Result<Enclosure, Failure> {
-        let (work, name, slot) = (self.work.clone(), name.to_owned(), order.slot);
+    async fn enclose(&self, room: Room, tree: &Tree, source_date_epoch: u64) -> Result<Enclosure, Failure> {
+        let Room { name, slot, limits, log } = room;
+        let work = self.work.clone();
         let workspace = blocking(move || Workspace::create(&work, &name, BuildUser::for_slot(slot))).await?;
-        let modified = Timestamp::from_millis(SOURCE_DATE_EPOCH * 1_000);
+        let modified = Timestamp::from_millis(source_date_epoch * 1_000);
         if let Err(error) = checkout(tree.chunks.clone(), &tree.manifest, &workspace.build_path(), modified).await {
             if let Err(Failure::Infrastructure(error)) = blocking(move || workspace.remove()).await {
                 tracing::warn!(error, "a work folder cannot be cleared");
@@ -239,7 +231,7 @@ impl Builder {
             workspace,
             tools: self.tools.clone(),
             limits,
-            environment: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), SOURCE_DATE_EPOCH.to_string())]),
+            environment: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), source_date_epoch.to_string())]),
             log,
         };
         blocking(move || {
@@ -249,8 +241,8 @@ impl Builder {
         .await
     }
 
-    fn limits(&self, recipe: &Recipe) -> Limits {
-        let asked = recipe.limits();
+    fn limits(&self, plan: &Plan) -> Limits {
+        let asked = plan.limits;
         Limits {
             wall: asked.time.duration(),
             memory_bytes: self.share.memory_mib.min(asked.memory_mib.max(1)) << 20,
@@ -262,9 +254,9 @@ impl Builder {
     }
 
     /// Takes the declared outputs into the store, not yet committed, and clears the attempt away.
-    async fn collect(&self, enclosure: Enclosure, recipe: &Recipe) -> Result<(Manifest, Batch), Failure> {
-        let parsed = recipe.outputs().iter().map(|output| output.path.as_str().parse());
-        let patterns = match parsed.collect::<Result<Vec<OutputPattern>, _>>() {
+    async fn collect(&self, enclosure: Enclosure, outputs: Vec<Output>) -> Result<(Manifest, Batch), Failure> {
+        let pattern = |output: &Output| Ok(output.path.as_str().parse::<OutputPattern>()?.with(output.presence));
+        let patterns = match outputs.iter().map(pattern).collect::<Result<Vec<_>, NotAPattern>>() {
             Ok(patterns) => patterns,
             Err(error) => {
                 clear(enclosure);
@@ -272,9 +264,8 @@ impl Builder {
             }
         };
         let batch = self.store.batch();
-        let rules = recipe.outputs().to_vec();
         let taking = tokio::task::spawn_blocking(move || {
-            let taken = take_outputs(&enclosure, &patterns, &rules, batch);
+            let taken = take_outputs(&enclosure, &patterns, &outputs, batch);
             (enclosure, taken)
         });
         let (enclosure, taken) = taking.await.map_err(|_| ending())?;
@@ -285,7 +276,13 @@ impl Builder {
         Ok((manifest, batch))
     }
 
-    async fn smoke(&self, order: &Order, artifact: &Tree, test: protocol::recipe::SmokeTest) -> Result<(), Failure> {
+    async fn smoke(
+        &self,
+        order: &Order,
+        artifact: &Tree,
+        test: SmokeTest,
+        source_date_epoch: u64,
+    ) -> Result<(), Failure> {
         order.log.append(b"smoke test\n");
         let limits = Limits {
             wall: SMOKE_WALL,
@@ -297,7 +294,8 @@ impl Builder {
         };
         let said = BuildLog::new(limits.log_bytes);
         let name = format!("{}-smoke", order.lease);
-        let mut enclosure = self.enclose(order, &name, artifact, limits, said.clone()).await?;
+        let room = Room { name, slot: order.slot, limits, log: said.clone() };
+        let mut enclosure = self.enclose(room, artifact, source_date_epoch).await?;
         let step = Step { argv: test.argv.clone(), environment: BTreeMap::new() };
         let end = enclosure.run(&step, &order.stop).await;
         let said = said.to_bytes();
@@ -311,6 +309,14 @@ impl Builder {
             _ => Ok(()),
         }
     }
+}
+
+/// Where steps run.
+struct Room {
+    name: String,
+    slot: u16,
+    limits: Limits,
+    log: BuildLog,
 }
 
 /// A tree and where its chunks are.
@@ -379,13 +385,18 @@ fn take_outputs(
     }
 }
 
-async fn run_steps(enclosure: &mut Enclosure, order: &Order, steps: &[protocol::recipe::Step]) -> Result<(), Failure> {
-    for (at, step) in steps.iter().enumerate() {
+async fn run_steps(enclosure: &mut Enclosure, order: &Order, steps: &[recipe::Step]) -> Result<(), Failure> {
+    for (number, step) in (1_u8..).map_while(NonZeroU8::new).zip(steps) {
         let shown = step.argv.join(" ");
         order.log.append(format!("$ {shown}\n").as_bytes());
+        let left = enclosure.left();
+        let own = step.time.map(|time| time.duration()).filter(|own| *own < left);
         let step = Step { argv: step.argv.clone(), environment: step.env.clone() };
-        let end = enclosure.run(&step, &order.stop).await;
-        judge_step(end.outcome, &format!("step {} of {}, `{}`,", at + 1, steps.len(), abbreviated(&shown)))?;
+        let end = enclosure.run_within(own.unwrap_or(left), &step, &order.stop).await;
+        if let (StepOutcome::Limit(Limit::Deadline), Some(_)) = (&end.outcome, own) {
+            return Err(Failure::Limit(Limit::Step(number)));
+        }
+        judge_step(end.outcome, &format!("step {number} of {}, `{}`,", steps.len(), abbreviated(&shown)))?;
     }
     Ok(())
 }

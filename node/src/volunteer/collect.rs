@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::enclosure::Enclosure;
 use super::janitor::open_folder;
 use super::output::{Last, OutputPattern, is_acceptable, matches};
+use protocol::recipe::Presence;
 
 /// How much may be collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +151,12 @@ pub enum CollectError {
     Visitor(io::Error),
 }
 
+impl CollectError {
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
+}
+
 impl Enclosure {
     /// Shows every declared output to `visit`, sorted by path, one open file at a time. Blocks.
     ///
@@ -176,7 +183,7 @@ fn collect(
     limits: &CollectLimits,
     mut visit: impl FnMut(&Collected, &mut File) -> io::Result<()>,
 ) -> Result<(), CollectError> {
-    let mut search = Search { build, limits, paths: BTreeSet::new(), entries: 0 };
+    let mut search = Search { build, owner, limits, paths: BTreeSet::new(), entries: 0 };
     for output in outputs {
         search.find(output)?;
     }
@@ -204,6 +211,7 @@ fn collect(
 /// Paths that the declared outputs name.
 struct Search<'a> {
     build: &'a OwnedFd,
+    owner: u32,
     limits: &'a CollectLimits,
     paths: BTreeSet<String>,
     entries: usize,
@@ -211,13 +219,25 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn find(&mut self, output: &OutputPattern) -> Result<(), CollectError> {
+        match (self.find_required(output), output.presence) {
+            (Err(CollectError::Missing { .. }), Presence::Optional) => Ok(()),
+            (found, _) => found,
+        }
+    }
+
+    fn find_required(&mut self, output: &OutputPattern) -> Result<(), CollectError> {
         let before = self.paths.len();
         let missing = || CollectError::Missing { pattern: output.to_string() };
         let folder = output.folders.join("/");
         let mut matched = 0_usize;
         match &output.last {
             Last::Name(name) => {
-                self.add(join(&folder, name))?;
+                let path = join(&folder, name);
+                // Whatever else it is, is found out when it is opened.
+                if open_output(self.build, self.owner, &path).is_err_and(|error| error.is_missing()) {
+                    return Err(missing());
+                }
+                self.add(path)?;
                 matched = 1;
             }
             Last::Glob(glob) => {

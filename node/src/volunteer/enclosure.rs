@@ -119,13 +119,24 @@ impl Enclosure {
         matches!(self.state, State::Quiet)
     }
 
+    /// What is left of the time of all steps together.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.shared.setup.limits.wall.saturating_sub(self.spent)
+    }
+
     /// Runs one step until every process of it is dead. Dropped before its end, it is cancelled, and the next call waits for that.
     pub async fn run(&mut self, step: &Step, cancel: &CancellationToken) -> StepEnd {
+        self.run_within(self.left(), step, cancel).await
+    }
+
+    /// The same for at most this long, and never longer than is left.
+    pub async fn run_within(&mut self, wall: Duration, step: &Step, cancel: &CancellationToken) -> StepEnd {
         self.settle().await;
         if cancel.is_cancelled() {
             return StepEnd { outcome: Outcome::Cancelled, usage: Usage::default() };
         }
-        let abort = match self.start(step) {
+        let abort = match self.start(step, wall) {
             Ok(abort) => abort,
             Err(failure) => return refused(failure),
         };
@@ -173,13 +184,13 @@ impl Enclosure {
         .map_err(|error| EnclosureError::Io(io::Error::other(error)))?
     }
 
-    fn start(&mut self, step: &Step) -> Result<Abort, SandboxFailure> {
+    fn start(&mut self, step: &Step, wall: Duration) -> Result<Abort, SandboxFailure> {
         if !self.is_quiet() {
             return Err(SandboxFailure::Unsettled);
         }
         step.check()?;
         let abort = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?);
-        let order = self.shared.order(&self.log, self.spent, &abort)?;
+        let order = self.shared.order(&self.log, wall.min(self.left()), &abort)?;
         let (tell, end) = oneshot::channel();
         let (shared, step) = (Arc::clone(&self.shared), step.clone());
         std::thread::Builder::new().name("sandbox".to_owned()).spawn(move || {
@@ -206,12 +217,12 @@ impl Enclosure {
 }
 
 impl Shared {
-    fn order(&self, log: &BuildLog, spent: Duration, cancel: &Arc<OwnedFd>) -> io::Result<Order> {
+    fn order(&self, log: &BuildLog, wall: Duration, cancel: &Arc<OwnedFd>) -> io::Result<Order> {
         let Setup { workspace, limits, .. } = &self.setup;
         Ok(Order {
             log: log.clone(),
             limits: *limits,
-            wall: limits.wall.saturating_sub(spent),
+            wall,
             group: self.group.clone(),
             folders: vec![workspace.build().try_clone()?, workspace.home().try_clone()?],
             cancel: Arc::clone(cancel),
@@ -249,7 +260,7 @@ fn refused(failure: SandboxFailure) -> StepEnd {
 pub(super) fn try_once(sandbox: &Sandbox, setup: Setup, step: &Step) -> Result<(StepEnd, BuildLog), EnclosureError> {
     let enclosure = sandbox.enclose(setup)?;
     let never = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
-    let order = enclosure.shared.order(&enclosure.log, Duration::ZERO, &never)?;
+    let order = enclosure.shared.order(&enclosure.log, enclosure.left(), &never)?;
     let end = enclosure.shared.supervise(order, step);
     let Enclosure { shared, log, .. } = enclosure;
     if let Some(Shared { setup, group, .. }) = Arc::into_inner(shared) {

@@ -1,16 +1,26 @@
 //! Outputs as recipes declare them: paths and patterns below the work folder.
 
+use protocol::recipe::Presence;
 use std::fmt;
 use std::str::FromStr;
 
 /// Which files of the work folder are outputs: `lua`, `lib/*.so`, `share/**`.
 ///
 /// A path relative to the work folder, its parts separated by `/`. A `*` in the last part stands for any characters within one
-/// name; `**` as the last part stands for every file below the folder before it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// name; `**` as the last part stands for every file below the folder before it. What is read from a text is required.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputPattern {
     pub(super) folders: Vec<String>,
     pub(super) last: Last,
+    pub(super) presence: Presence,
+}
+
+impl OutputPattern {
+    /// The same files, which may or may not be missing.
+    #[must_use]
+    pub fn with(self, presence: Presence) -> Self {
+        Self { presence, ..self }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +47,8 @@ impl FromStr for OutputPattern {
         if parts.iter().any(|part| !is_acceptable(part) || part.contains('*')) {
             return Err(refused());
         }
-        Ok(Self { folders: parts.into_iter().map(str::to_owned).collect(), last })
+        let folders = parts.into_iter().map(str::to_owned).collect();
+        Ok(Self { folders, last, presence: Presence::Required })
     }
 }
 

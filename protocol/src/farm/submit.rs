@@ -272,7 +272,13 @@ impl Farm {
                 address: address.clone(),
                 requester: asked.requester,
                 recipe: request.recipe.clone(),
-                options: request.spec.options.clone(),
+                options: request
+                    .spec
+                    .options
+                    .iter()
+                    .chain(&request.effort)
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect(),
                 build_key: end.build_key,
                 ended: end.ended.clone(),
                 submitted_at: asked.submitted_at,

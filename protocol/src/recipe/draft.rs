@@ -5,11 +5,12 @@
 //! the text's own tree to the place that the fault names.
 
 use super::check::{Fault, check, fault};
-use super::error::{Part, Place, Position, Problem, RecipeError};
+use super::draft_option::DraftOption;
+use super::error::{Part, Place, Position, Problem, RecipeError, RecipeErrors};
 use super::nearest::nearest;
 use super::{
-    Choice, Form, InlineFile, LANGUAGE, Limits, MAX_RECIPE_BYTES, OptionRule, Output, OutputPattern, Pattern,
-    SmokeRule, Sort, SourceRule, StepRule, Word,
+    Condition, DEFAULT_SOURCE_DATE_EPOCH, Form, InlineFile, LANGUAGE, Limits, MAX_RECIPE_BYTES, Output, OutputPattern,
+    Presence, Raised, SmokeRule, SourceRule, StepRule, Variable, VariantRule, Word,
 };
 use crate::digest::Digest;
 use crate::platform::{Require, Requirement};
@@ -32,38 +33,21 @@ struct Draft {
     #[serde(default)]
     requires: Vec<String>,
     reproducible: bool,
+    source_date_epoch: Option<u64>,
+    #[serde(default)]
+    env: BTreeMap<String, toml::Value>,
     #[serde(default)]
     option: BTreeMap<Name, DraftOption>,
     source: Option<DraftSource>,
     #[serde(default)]
     file: Vec<DraftFile>,
+    #[serde(default)]
+    variant: Vec<DraftVariant>,
     step: Vec<DraftStep>,
     output: Vec<DraftOutput>,
     smoke: Option<DraftSmoke>,
     #[serde(default)]
     limits: DraftLimits,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum DraftSort {
-    Choice,
-    Flag,
-    Integer,
-    Text,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DraftOption {
-    r#type: DraftSort,
-    help: String,
-    default: toml::Value,
-    choices: Option<Vec<String>>,
-    words: Option<BTreeMap<String, Vec<Word>>>,
-    min: Option<i64>,
-    max: Option<i64>,
-    pattern: Option<Pattern>,
 }
 
 #[derive(Deserialize)]
@@ -86,10 +70,25 @@ struct DraftFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct DraftVariant {
+    when: Vec<String>,
+    #[serde(default)]
+    requires: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, toml::Value>,
+    #[serde(default)]
+    limits: DraftLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DraftStep {
+    #[serde(default)]
+    when: Vec<String>,
     run: Vec<String>,
     #[serde(default)]
-    env: BTreeMap<String, Word>,
+    env: BTreeMap<String, toml::Value>,
+    time_s: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +96,10 @@ struct DraftStep {
 struct DraftOutput {
     path: OutputPattern,
     r#as: Option<TreePath>,
+    #[serde(default)]
+    optional: bool,
+    #[serde(default)]
+    when: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -114,24 +117,34 @@ struct DraftLimits {
     disk_mib: Option<u64>,
 }
 
-/// Reads, checks and locates.
-pub(super) fn parse(text: &str) -> Result<Form, RecipeError> {
+/// Reads, checks and locates. What does not follow from something else that is wrong is told at once.
+pub(super) fn parse(text: &str) -> Result<Form, RecipeErrors> {
     if text.len() > MAX_RECIPE_BYTES {
         let problem = Problem::TooLarge { len: text.len(), max: MAX_RECIPE_BYTES };
-        return Err(RecipeError { position: None, place: Place::default(), problem: Box::new(problem) });
+        let first = RecipeError { position: None, place: Place::default(), problem: Box::new(problem) };
+        return Err(RecipeErrors { first, rest: Vec::new() });
     }
-    let tree = DeTable::parse(text).map_err(|error| misread(text, &error))?;
+    let only = |first| RecipeErrors { first, rest: Vec::new() };
+    let tree = DeTable::parse(text).map_err(|error| only(misread(text, &error)))?;
     let located = |Fault { place, problem }: Fault| {
-        let position = span_of(tree.get_ref(), &place).map(|span| position(text, span.start));
+        let position = span_of(tree.get_ref(), &place).map(|span| position(text, span));
         RecipeError { position, place, problem }
     };
+    let all = |faults: Vec<Fault>| {
+        let mut errors: Vec<RecipeError> = faults.into_iter().map(located).collect();
+        errors.sort_by_key(|error| error.position);
+        (!errors.is_empty()).then(|| RecipeErrors { first: errors.remove(0), rest: errors })
+    };
     if let Some(language) = language(tree.get_ref()).filter(|language| *language != LANGUAGE) {
-        return Err(located(fault(["recipe".into()], Problem::Language(language))));
+        return Err(only(located(fault(["recipe".into()], Problem::Language(language)))));
     }
-    let draft: Draft = toml::from_str(text).map_err(|error| misread(text, &error))?;
-    let form = draft.form().map_err(located)?;
-    check(&form).map_err(located)?;
-    Ok(form)
+    let draft: Draft = toml::from_str(text).map_err(|error| only(misread(text, &error)))?;
+    let mut faults = Vec::new();
+    let form = draft.form(&mut faults);
+    if let Some(errors) = all(faults) {
+        return Err(errors);
+    }
+    all(check(&form)).map_or(Ok(form), Err)
 }
 
 fn language(table: &DeTable<'_>) -> Option<u32> {
@@ -140,57 +153,107 @@ fn language(table: &DeTable<'_>) -> Option<u32> {
 }
 
 impl Draft {
-    fn form(self) -> Result<Form, Fault> {
-        let mut requirement = Requirement::none();
-        for (at, text) in self.requires.into_iter().enumerate() {
-            let Require { key, constraint } =
-                text.parse().map_err(|error| fault(["requires".into(), at.into()], Problem::Require(error)))?;
-            if requirement.iter().any(|(known, _)| known == key) {
-                return Err(fault(["requires".into(), at.into()], Problem::Twice(key)));
-            }
-            requirement.add(key, constraint);
-        }
+    /// The canonical form; where a field is wrong, it is left out and its fault noted.
+    fn form(self, faults: &mut Vec<Fault>) -> Form {
         let mut options = BTreeMap::new();
         for (name, draft) in self.option {
-            let rule = draft.rule(&name)?;
-            options.insert(name, rule);
+            match draft.rule(&name) {
+                Ok(rule) => drop(options.insert(name, rule)),
+                Err(fault) => faults.push(fault),
+            }
         }
         let mut files = BTreeMap::new();
         for (at, DraftFile { path, text, executable }) in self.file.into_iter().enumerate() {
             let mode = if executable { Mode::Executable } else { Mode::Plain };
             if files.insert(path.clone(), InlineFile { mode, text }).is_some() {
-                return Err(fault(["file".into(), at.into(), "path".into()], Problem::Twice(path.to_string())));
+                faults.push(fault(["file".into(), at.into(), "path".into()], Problem::Twice(path.to_string())));
             }
         }
-        let mut steps = Vec::new();
-        for (at, DraftStep { run, env }) in self.step.into_iter().enumerate() {
-            let run = words(run, &["step".into(), at.into(), "run".into()])?;
-            steps.push(StepRule { run, env });
-        }
-        let smoke = match self.smoke {
-            Some(DraftSmoke { run, expect }) => {
-                Some(SmokeRule { run: words(run, &["smoke".into(), "run".into()])?, expect })
-            }
-            None => None,
-        };
+        let mut taken = Taken { faults };
+        let variants = self.variant.into_iter().enumerate();
+        let variants = variants.filter_map(|(at, draft)| taken.or_note(draft.rule(&["variant".into(), at.into()])));
+        let variants = variants.collect();
+        let steps = self.step.into_iter().enumerate();
+        let steps = steps.filter_map(|(at, draft)| taken.or_note(draft.rule(&["step".into(), at.into()])));
+        let steps = steps.collect();
+        let outputs = self.output.into_iter().enumerate();
+        let outputs = outputs.filter_map(|(at, draft)| taken.or_note(draft.rule(&["output".into(), at.into()])));
+        let outputs = outputs.collect();
+        let smoke = self.smoke.and_then(|DraftSmoke { run, expect }| {
+            Some(SmokeRule { run: taken.or_note(words(run, &["smoke".into(), "run".into()]))?, expect })
+        });
+        let requirement = taken.or_note(requirement(self.requires, &["requires".into()])).unwrap_or_default();
+        let env = taken.or_note(variables(self.env, &["env".into()])).unwrap_or_default();
+        let source = self.source.map(DraftSource::rule).and_then(|rule| taken.or_note(rule));
         let usual = Limits::default();
-        Ok(Form {
+        Form {
             recipe: LANGUAGE,
             name: self.name,
             description: self.description,
             options,
             requirement,
-            source: self.source.map_or(Ok(SourceRule::Inline), DraftSource::rule)?,
+            source: source.unwrap_or(SourceRule::Inline),
             files,
+            env,
+            variants,
             steps,
-            outputs: self.output.into_iter().map(|draft| Output { path: draft.path, rename: draft.r#as }).collect(),
+            outputs,
             smoke,
             limits: Limits {
                 time: self.limits.time_s.map_or(usual.time, Span::from_secs),
                 memory_mib: self.limits.memory_mib.unwrap_or(usual.memory_mib),
                 disk_mib: self.limits.disk_mib.unwrap_or(usual.disk_mib),
             },
+            source_date_epoch: self.source_date_epoch.unwrap_or(DEFAULT_SOURCE_DATE_EPOCH),
             reproducibility: if self.reproducible { Reproducibility::Claimed } else { Reproducibility::NotClaimed },
+        }
+    }
+}
+
+/// Takes what is right and notes what is not.
+struct Taken<'a> {
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Taken<'_> {
+    fn or_note<T>(&mut self, read: Result<T, Fault>) -> Option<T> {
+        read.map_err(|fault| self.faults.push(fault)).ok()
+    }
+}
+
+impl DraftVariant {
+    fn rule(self, place: &[Part]) -> Result<VariantRule, Fault> {
+        Ok(VariantRule {
+            when: conditions(self.when, &below(place, "when"))?,
+            requirement: requirement(self.requires, &below(place, "requires"))?,
+            env: variables(self.env, &below(place, "env"))?,
+            limits: Raised {
+                time: self.limits.time_s.map(Span::from_secs),
+                memory_mib: self.limits.memory_mib,
+                disk_mib: self.limits.disk_mib,
+            },
+        })
+    }
+}
+
+impl DraftStep {
+    fn rule(self, place: &[Part]) -> Result<StepRule, Fault> {
+        Ok(StepRule {
+            when: conditions(self.when, &below(place, "when"))?,
+            run: words(self.run, &below(place, "run"))?,
+            env: variables(self.env, &below(place, "env"))?,
+            time: self.time_s.map(Span::from_secs),
+        })
+    }
+}
+
+impl DraftOutput {
+    fn rule(self, place: &[Part]) -> Result<Output, Fault> {
+        Ok(Output {
+            path: self.path,
+            rename: self.r#as,
+            presence: if self.optional { Presence::Optional } else { Presence::Required },
+            when: conditions(self.when, &below(place, "when"))?,
         })
     }
 }
@@ -205,86 +268,70 @@ impl DraftSource {
     }
 }
 
-impl DraftOption {
-    fn rule(mut self, name: &Name) -> Result<OptionRule, Fault> {
-        let (sort, fields) = match self.r#type {
-            DraftSort::Choice => ("choice", "`help`, `choices`, `default` and perhaps `words`"),
-            DraftSort::Flag => ("flag", "`help`, `words` and `default`"),
-            DraftSort::Integer => ("integer", "`help`, `min`, `max` and `default`"),
-            DraftSort::Text => ("text", "`help`, `pattern` and `default`"),
-        };
-        let at = |field: &str, problem| fault(["option".into(), name.into(), field.into()], problem);
-        let missing = |field| fault(["option".into(), name.into()], Problem::MissingField { field, sort });
-        let default = self.default.clone();
-        let kind = match self.r#type {
-            DraftSort::Choice => {
-                let values = self.choices.take().ok_or_else(|| missing("choices"))?;
-                let mut words = self.words.take();
-                let choices = values
-                    .into_iter()
-                    .map(|value| Choice { words: words.as_mut().and_then(|words| words.remove(&value)), value })
-                    .collect();
-                if let Some(value) = words.and_then(|words| words.into_keys().next()) {
-                    return Err(at("words", Problem::WordsForNothing(value)));
-                }
-                Sort::Choice { choices, default: text_of(&default) }
-            }
-            DraftSort::Flag => {
-                let mut words = self.words.take().ok_or_else(|| missing("words"))?;
-                let (yes, no) = (words.remove("true").unwrap_or_default(), words.remove("false").unwrap_or_default());
-                if let Some(value) = words.into_keys().next() {
-                    return Err(at("words", Problem::WordsForNothing(value)));
-                }
-                let wrong = || super::OptionError::Flag { name: name.clone(), value: text_of(&default) };
-                Sort::Flag { yes, no, default: default.as_bool().ok_or_else(|| at("default", wrong().into()))? }
-            }
-            DraftSort::Integer => {
-                let min = self.min.take().ok_or_else(|| missing("min"))?;
-                let max = self.max.take().ok_or_else(|| missing("max"))?;
-                let wrong = || super::OptionError::Integer { name: name.clone(), value: text_of(&default), min, max };
-                let default = default.as_integer().ok_or_else(|| at("default", wrong().into()))?;
-                Sort::Integer { min, max, default }
-            }
-            DraftSort::Text => {
-                let pattern = self.pattern.take().ok_or_else(|| missing("pattern"))?;
-                Sort::Text { pattern, default: text_of(&default) }
-            }
-        };
-        // What the sort takes was taken; what is left has no meaning for it.
-        let left = [
-            ("choices", self.choices.is_some()),
-            ("words", self.words.is_some()),
-            ("min", self.min.is_some()),
-            ("max", self.max.is_some()),
-            ("pattern", self.pattern.is_some()),
-        ];
-        match left.into_iter().find(|(_, given)| *given) {
-            Some((field, _)) => Err(at(field, Problem::NoSuchField { field, sort, fields })),
-            None => Ok(OptionRule { help: self.help, sort: kind }),
-        }
-    }
-}
-
 /// The words of a list; a fault names the word. (The reader itself would only name the list.)
 fn words(texts: Vec<String>, place: &[Part]) -> Result<Vec<Word>, Fault> {
-    let word = |(at, text)| {
-        Word::try_from(text).map_err(|error| {
-            let place = Place(place.iter().cloned().chain([Part::At(at)]).collect());
-            Fault { place, problem: Box::new(Problem::Word(error)) }
-        })
-    };
-    texts.into_iter().enumerate().map(word).collect()
+    each(texts, place, |text| Word::try_from(text).map_err(Problem::Word))
 }
 
-fn text_of(value: &toml::Value) -> String {
+pub(super) fn conditions(texts: Vec<String>, place: &[Part]) -> Result<Vec<Condition>, Fault> {
+    each(texts, place, |text| Condition::try_from(text).map_err(Problem::Condition))
+}
+
+fn each<T>(texts: Vec<String>, place: &[Part], read: impl Fn(String) -> Result<T, Problem>) -> Result<Vec<T>, Fault> {
+    let one = |(at, text)| read(text).map_err(|problem| fault_at(&below(place, at), problem));
+    texts.into_iter().enumerate().map(one).collect()
+}
+
+fn requirement(texts: Vec<String>, place: &[Part]) -> Result<Requirement, Fault> {
+    let mut requirement = Requirement::none();
+    for (at, text) in texts.into_iter().enumerate() {
+        let wrong = |problem| fault_at(&below(place, at), problem);
+        let Require { key, constraint } = text.parse().map_err(|error| wrong(Problem::Require(error)))?;
+        if requirement.get(&key).is_some() {
+            return Err(wrong(Problem::Twice(key)));
+        }
+        requirement.add(key, constraint);
+    }
+    Ok(requirement)
+}
+
+fn variables(values: BTreeMap<String, toml::Value>, place: &[Part]) -> Result<BTreeMap<String, Variable>, Fault> {
+    let variable = |(name, value): (String, toml::Value)| {
+        let place = below(place, name.as_str());
+        let wrong = |problem| fault_at(&place, problem);
+        let text = |value: toml::Value| match value {
+            toml::Value::String(text) => Ok(text),
+            _ => Err(wrong(Problem::VariableType)),
+        };
+        let variable = match value {
+            toml::Value::Array(values) => {
+                Variable::Words(words(values.into_iter().map(text).collect::<Result<_, _>>()?, &place)?)
+            }
+            value => Variable::Text(Word::try_from(text(value)?).map_err(|error| wrong(Problem::Word(error)))?),
+        };
+        Ok((name, variable))
+    };
+    values.into_iter().map(variable).collect()
+}
+
+/// The place one part further in.
+pub(super) fn below(place: &[Part], part: impl Into<Part>) -> Vec<Part> {
+    place.iter().cloned().chain([part.into()]).collect()
+}
+
+pub(super) fn text_of(value: &toml::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn fault_at(place: &[Part], problem: Problem) -> Fault {
+    Fault { place: Place(place.to_vec()), problem: Box::new(problem) }
 }
 
 /// Turns the reader's error into ours.
 fn misread(text: &str, error: &toml::de::Error) -> RecipeError {
     let message = error.message().trim().to_owned();
     let problem = Problem::Toml { nearest: meant(&message), message };
-    let position = error.span().map(|span| position(text, span.start));
+    let position = error.span().map(|span| position(text, span));
     RecipeError { position, place: Place::default(), problem: Box::new(problem) }
 }
 
@@ -326,8 +373,13 @@ fn span_of(table: &DeTable<'_>, place: &Place) -> Option<Range<usize>> {
     Some(span)
 }
 
-fn position(text: &str, at: usize) -> Position {
-    let before = text.get(..at).unwrap_or(text);
+fn position(text: &str, span: Range<usize>) -> Position {
+    let before = text.get(..span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    Position { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    let covered = text.get(span).unwrap_or_default().lines().next().unwrap_or_default();
+    Position {
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+        width: covered.chars().count().max(1),
+    }
 }

@@ -1,5 +1,7 @@
 //! What is wrong with a recipe, where, and what to write instead.
 
+use super::clash::Clash;
+use super::condition::ConditionError;
 use super::option::OptionError;
 use super::template::WordError;
 use crate::codec::CodecError;
@@ -8,13 +10,15 @@ use crate::request::Name;
 use crate::tree::{ManifestError, TreePath};
 use std::fmt;
 
-/// A place in a text: both counted from 1, columns in characters.
+/// A place in a text: lines and columns are counted from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The line.
     pub line: usize,
     /// The column.
     pub column: usize,
+    /// How many characters of that line it covers, at least one.
+    pub width: usize,
 }
 
 impl fmt::Display for Position {
@@ -95,6 +99,24 @@ impl std::error::Error for RecipeError {
     }
 }
 
+/// Everything that is wrong with a text, in the order of the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{first}")]
+pub struct RecipeErrors {
+    /// The first.
+    #[source]
+    pub first: RecipeError,
+    /// The others.
+    pub rest: Vec<RecipeError>,
+}
+
+impl RecipeErrors {
+    /// All of them, in the order of the text.
+    pub fn iter(&self) -> impl Iterator<Item = &RecipeError> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+}
+
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -166,12 +188,15 @@ pub enum Problem {
         /// The sort of option.
         sort: &'static str,
     },
-    /// The name stands for the number of cores.
-    #[error("`jobs` stands for the volunteer's number of cores; call the option something else")]
+    /// The name stands for the number of cores, or a part of the platform.
+    #[error("`jobs`, `os` and `arch` mean the volunteer's cores and platform: call the option something else")]
     Reserved,
     /// The range of an integer goes down.
     #[error("`min` is above `max`")]
     EmptyRange,
+    /// The default of a list is none.
+    #[error("the default of a list is a list: write `default = []`, or `default = [\"VALUE\"]`")]
+    ListDefault,
     /// Twice the same.
     #[error("`{}` stands twice", .0.escape_debug())]
     Twice(String),
@@ -187,9 +212,70 @@ pub enum Problem {
     /// The default is none of the option's values, or a hole names no option.
     #[error(transparent)]
     Option(#[from] OptionError),
-    /// A flag's value inside a word would be `true` or `false`.
-    #[error("`{{{0}}}` is a flag: make it a word of its own and give the words for `true` in the option's `words`")]
-    FlagInWord(Name),
+    /// The value inside a word would be `true` or `false`.
+    #[error("`{{{0}}}` is a bool: make it a word of its own and give the words for `true` in the option's `words`")]
+    BoolInWord(Name),
+    /// A list where one text is wanted.
+    #[error("`{{{0}}}` is a list and this is one text: give the option `join = \",\"`, or make this a list of words")]
+    ListInText(Name),
+    /// A word that would have to be repeated for two lists at once.
+    #[error("`{{{0}}}` and `{{{1}}}` are two lists in one word: write a word for each")]
+    TwoLists(Name, Name),
+    /// A list that is one text has no words for its values.
+    #[error("`join` makes the list one text, and `words` makes words of its values: leave one out")]
+    JoinAndWords,
+    /// A list of words is joined with spaces, so none may come from whoever asks.
+    #[error("option `{0}` may hold a space, and this list is joined with spaces: leave the space out of its `pattern`")]
+    Spaced(Name),
+    /// A variable that is no text and no list of texts.
+    #[error("a variable is a text, or a list of words that are joined with spaces")]
+    VariableType,
+    /// A value that could not be typed or asked for.
+    #[error("`{}` cannot be a value: no `,` and no `|` may stand in it, and no blank at its ends", .0.escape_debug())]
+    Untypable(String),
+    /// Not a condition.
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
+    /// A condition that spells a value in a way of its own.
+    #[error("`{}` is spelled `{}` here", .written.escape_debug(), .canonical.escape_debug())]
+    Spelling {
+        /// As written.
+        written: String,
+        /// As it must be.
+        canonical: String,
+    },
+    /// Something depends on an option that changes nothing.
+    #[error("option `{0}` says `changes_result = false`, so nothing may depend on its value")]
+    DependsOnEffort(Name),
+    /// Something depends on the platform that may not.
+    #[error("options may need or exclude only options: `when` of a step, an output or a variant asks for `{0}`")]
+    DependsOnPlatform(Name),
+    /// An option that needs or excludes itself.
+    #[error("option `{0}` cannot need or exclude itself")]
+    DependsOnItself(Name),
+    /// An option that changes nothing has rules about others.
+    #[error("an option with `changes_result = false` has no `needs` and no `excludes`")]
+    EffortWithRules,
+    /// The defaults break a rule.
+    #[error("the defaults do not go together: {0}")]
+    DefaultsClash(Box<Clash>),
+    /// A variant that adds nothing.
+    #[error("a variant adds something: write `requires`, `env` or `limits`")]
+    EmptyVariant,
+    /// A variant that asks for the platform that decides whether it counts.
+    #[error("a variant cannot require `{0}`: ask for it in its `when`, or in the `requires` of the recipe")]
+    VariantPlatform(String),
+    /// A step may take longer than all of them.
+    #[error("this step may take {step_s} s and all together {all_s} s: raise `time_s` in `[limits]`, or lower it here")]
+    StepTime {
+        /// Seconds of the step.
+        step_s: u64,
+        /// Seconds of all steps.
+        all_s: u64,
+    },
+    /// Every output is optional.
+    #[error("every output is optional: a build that leaves nothing behind would count as one")]
+    NoRequiredOutput,
     /// An option that changes nothing.
     #[error("no step uses option `{0}`: it would change the build key and nothing else")]
     Unused(Name),
@@ -215,9 +301,6 @@ pub enum Problem {
     /// Not the name of an environment variable, or one that the sandbox sets.
     #[error("`{}` cannot be set: variables are A-Z, 0-9 and `_`, and PATH, HOME and TMPDIR belong to the sandbox", .0.escape_debug())]
     Variable(String),
-    /// A path with stars cannot be renamed.
-    #[error("a path with stars stands for many files and cannot be renamed: leave out `as`")]
-    RenamedPattern,
     /// Not an address of an archive.
     #[error(
         "an archive is at an https address of at most {max} printable characters, such as https://example.org/x.tar.gz"
@@ -288,6 +371,20 @@ pub enum SpecError {
         recipe: Name,
         /// The key of the constraint.
         key: String,
+    },
+    /// The recipe differs by platform and the request leaves it open.
+    #[error("recipe `{recipe}` differs by `{key}`: say which is wanted, with --platform OS/ARCH")]
+    Platform {
+        /// The recipe.
+        recipe: Name,
+        /// `os` or `arch`.
+        key: &'static str,
+    },
+    /// No output is declared for these options on this platform.
+    #[error("recipe `{recipe}` makes nothing with these options on this platform")]
+    NoOutput {
+        /// The recipe.
+        recipe: Name,
     },
     /// Too many or too long constraints.
     #[error("too many requirements: at most {max}, each of at most {text} bytes")]

@@ -9,11 +9,18 @@
 //! author listed; no text of a requester is ever split, joined or given to a shell. A volunteer calls [`Recipe::admit`] on
 //! what a stranger asks before it runs anything.
 //!
-//! Nothing here reads files or runs programs. Dependent options, variants per platform and git sources are not part of
-//! language 1.
+//! What holds only for some options or platforms (a step, an output, a [`VariantRule`]) is decided by the build's options and
+//! by the platform that its requirement fixes, so the build key decides it. [`Recipe::plan`] puts it together.
+//!
+//! Nothing here reads files or runs programs. The page `node/recipes/README.md` describes the language for authors.
 
+mod bound;
 mod check;
+mod clash;
+mod condition;
 mod draft;
+mod draft_option;
+mod env;
 mod error;
 mod files;
 mod fill;
@@ -21,13 +28,18 @@ mod nearest;
 mod option;
 mod output;
 mod pattern;
+mod plan;
 mod template;
 
-pub use error::{OverlayError, Place, Position, Problem, RecipeError, SpecError};
+pub use clash::{Clash, ClashKind};
+pub use condition::{Condition, ConditionError, MAX_CONDITION_VALUES, MAX_CONDITIONS, PLATFORM_KEYS};
+pub use env::Variable;
+pub use error::{OverlayError, Place, Position, Problem, RecipeError, RecipeErrors, SpecError};
 pub use files::InlineFile;
-pub use option::{Choice, OptionError, OptionRule, Sort};
-pub use output::{Output, OutputPattern, OutputPatternError};
+pub use option::{Choice, Effect, OptionError, OptionRule, Settings, Sort, Spread};
+pub use output::{Output, OutputPattern, OutputPatternError, Presence};
 pub use pattern::{MAX_CLASSES, MAX_VALUE_BYTES, Pattern, PatternError};
+pub use plan::{Plan, SmokeTest, Step};
 pub use template::{JOBS, MAX_WORD_BYTES, Word, WordError};
 
 use crate::codec;
@@ -38,10 +50,8 @@ use crate::report::Reproducibility;
 use crate::request::{BuildSpec, Name, OptionValue, Source};
 use crate::time::Span;
 use crate::tree::TreePath;
-use fill::Filling;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 
 /// The language that this program reads.
 pub const LANGUAGE: u32 = 1;
@@ -49,8 +59,10 @@ pub const LANGUAGE: u32 = 1;
 pub const MAX_RECIPE_BYTES: usize = 256 << 10;
 /// The most options.
 pub const MAX_OPTIONS: usize = 64;
-/// The most values of a choice.
-pub const MAX_CHOICES: usize = 64;
+/// The most values of a choice or a list.
+pub const MAX_CHOICES: usize = 128;
+/// The most variants.
+pub const MAX_VARIANTS: usize = 32;
 /// The most words that a value stands for.
 pub const MAX_CHOICE_WORDS: usize = 32;
 /// The most steps.
@@ -73,6 +85,12 @@ pub const MAX_URL_BYTES: usize = 2_048;
 pub const MAX_TIME: Span = Span::from_secs(48 * 3_600);
 /// The most memory, and the most disk, that a recipe may ask for: 1 TiB.
 pub const MAX_MIB: u64 = 1 << 20;
+/// `SOURCE_DATE_EPOCH` where the recipe says nothing, in seconds: 2000-01-01.
+pub const DEFAULT_SOURCE_DATE_EPOCH: u64 = 946_684_800;
+/// The earliest `SOURCE_DATE_EPOCH`: 1980-01-01, before which zip has no dates.
+pub const MIN_SOURCE_DATE_EPOCH: u64 = 315_532_800;
+/// The latest `SOURCE_DATE_EPOCH`: 2100-01-01.
+pub const MAX_SOURCE_DATE_EPOCH: u64 = 4_102_444_800;
 
 /// Where the source comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,10 +138,38 @@ impl SourceRule {
 /// One step as the author wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRule {
+    /// When it runs.
+    pub when: Vec<Condition>,
     /// Program and arguments.
     pub run: Vec<Word>,
     /// Variables added to the sandbox's environment.
-    pub env: BTreeMap<String, Word>,
+    pub env: BTreeMap<String, Variable>,
+    /// The most wall-clock time of this step, where it has a limit of its own.
+    pub time: Option<Span>,
+}
+
+/// What counts besides, for some options or platforms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VariantRule {
+    /// When it counts.
+    pub when: Vec<Condition>,
+    /// What it adds to the requirement; never about the platform.
+    pub requirement: Requirement,
+    /// Variables of every step; those of the step itself and of later variants come before them.
+    pub env: BTreeMap<String, Variable>,
+    /// Limits that are raised to this.
+    pub limits: Raised,
+}
+
+/// Limits that a variant raises; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    /// Wall-clock time of all steps together.
+    pub time: Option<Span>,
+    /// Memory of the whole process tree, in MiB.
+    pub memory_mib: Option<u64>,
+    /// Size of the build folder, in MiB.
+    pub disk_mib: Option<u64>,
 }
 
 /// The smoke test as the author wrote it.
@@ -152,25 +198,6 @@ impl Default for Limits {
     }
 }
 
-/// A step to run: program, arguments and the variables to add.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Program and arguments, never empty.
-    pub argv: Vec<String>,
-    /// Variables added to the sandbox's environment.
-    pub env: BTreeMap<String, String>,
-}
-
-/// A smoke test to run: it passes with exit status 0 and, where something is expected, with that text on standard output.
-/// It starts in a folder that holds the artifact, as it was collected, and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SmokeTest {
-    /// Program and arguments, never empty.
-    pub argv: Vec<String>,
-    /// What standard output must contain.
-    pub expect: Option<String>,
-}
-
 /// The canonical form, field by field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Form {
@@ -181,10 +208,13 @@ struct Form {
     requirement: Requirement,
     source: SourceRule,
     files: BTreeMap<TreePath, InlineFile>,
+    env: BTreeMap<String, Variable>,
+    variants: Vec<VariantRule>,
     steps: Vec<StepRule>,
     outputs: Vec<Output>,
     smoke: Option<SmokeRule>,
     limits: Limits,
+    source_date_epoch: u64,
     reproducibility: Reproducibility,
 }
 
@@ -197,8 +227,17 @@ impl Recipe {
     ///
     /// # Errors
     ///
-    /// [`RecipeError`] with line and column.
+    /// The first [`RecipeError`], with line and column.
     pub fn parse(text: &str) -> Result<Self, RecipeError> {
+        Self::parse_all(text).map_err(|errors| errors.first)
+    }
+
+    /// Reads a recipe as its author wrote it, and does not stop at the first thing that is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Every [`RecipeError`] that does not follow from another, with line and column.
+    pub fn parse_all(text: &str) -> Result<Self, RecipeErrors> {
         draft::parse(text).map(Self)
     }
 
@@ -211,8 +250,10 @@ impl Recipe {
         let wrong = |place, problem| RecipeError { position: None, place, problem };
         let form = codec::decode::<Form>(blob, MAX_RECIPE_BYTES)
             .map_err(|error| wrong(Place::default(), Box::new(Problem::Codec(error))))?;
-        check::check(&form).map_err(|fault| wrong(fault.place, fault.problem))?;
-        Ok(Self(form))
+        match check::check(&form).into_iter().next() {
+            Some(fault) => Err(wrong(fault.place, fault.problem)),
+            None => Ok(Self(form)),
+        }
     }
 
     /// The blob that travels.
@@ -263,13 +304,19 @@ impl Recipe {
         &self.0.steps
     }
 
-    /// What the build leaves behind. Each output must match at least one file, or the build failed.
+    /// What holds only for some options or platforms.
+    #[must_use]
+    pub fn variants(&self) -> &[VariantRule] {
+        &self.0.variants
+    }
+
+    /// What the build leaves behind.
     #[must_use]
     pub fn outputs(&self) -> &[Output] {
         &self.0.outputs
     }
 
-    /// What a build may use.
+    /// What a build may use, unless a variant raises it.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.0.limits
@@ -281,26 +328,23 @@ impl Recipe {
         self.0.reproducibility
     }
 
-    /// What the build needs of a volunteer: the author's constraints, and room for the limits of memory and disk.
+    /// What every build needs of a volunteer: the author's constraints, and room for the limits of memory and disk. Variants
+    /// may add to it.
     #[must_use]
     pub fn requirement(&self) -> Requirement {
-        let mut requirement = self.0.requirement.clone();
-        let Limits { memory_mib, disk_mib, .. } = self.0.limits;
-        requirement.add("memory_mib", Constraint::AtLeast(Value::Number(memory_mib)));
-        requirement.add("disk_mib", Constraint::AtLeast(Value::Number(disk_mib)));
-        requirement
+        with_room(self.0.requirement.clone(), self.0.limits)
     }
 
     /// Every option with its value: what was given as `K=V`, and the defaults.
     ///
     /// # Errors
     ///
-    /// [`OptionError`] for the first value that does not fit.
-    pub fn resolve(&self, given: &[(String, String)]) -> Result<BTreeMap<Name, OptionValue>, OptionError> {
+    /// [`OptionError`] for the first value that does not fit, or does not go with another.
+    pub fn resolve(&self, given: &[(String, String)]) -> Result<Settings, OptionError> {
         option::resolve(&self.0.options, given)
     }
 
-    /// What is to be built: this recipe with these options, the tree that was given as source if any, and what
+    /// What is to be built: this recipe with these options that change the result, the tree that was given as source if any, and what
     /// `--platform` and `--require` add.
     ///
     /// # Errors
@@ -324,22 +368,25 @@ impl Recipe {
                 Source::Archive { digest: *digest, size: *size, url: url.clone() }
             }
         };
-        let mut requirement = self.requirement();
-        for Require { key, constraint } in extra {
-            requirement.add(key.clone(), constraint.clone());
-        }
+        let requirement = self.requirement_with(&options, extra)?;
         let spec = BuildSpec { recipe: self.id(), source, options, requirement };
-        self.admit(&spec)?;
+        self.admit_spec(&spec)?;
         Ok(spec)
     }
 
-    /// Checks a spec that somebody else made: it is for this recipe, its options fit, its source is one the recipe takes
-    /// (an archive only as the recipe pins it), and it asks of the volunteer whatever the recipe asks.
+    /// Checks what somebody else asks: a spec for this recipe whose options fit, whose source is one the recipe takes (an
+    /// archive only as the recipe pins it), and which asks of the volunteer whatever the recipe asks; and, beside it, the
+    /// options that do not change the result.
     ///
     /// # Errors
     ///
     /// [`SpecError`] with what does not fit.
-    pub fn admit(&self, spec: &BuildSpec) -> Result<(), SpecError> {
+    pub fn admit(&self, spec: &BuildSpec, effort: &BTreeMap<Name, OptionValue>) -> Result<(), SpecError> {
+        option::check(&self.0.options, &spec.options, effort)?;
+        self.admit_spec(spec)
+    }
+
+    fn admit_spec(&self, spec: &BuildSpec) -> Result<(), SpecError> {
         let recipe = || self.0.name.clone();
         if spec.recipe != self.id() {
             return Err(SpecError::OtherRecipe { recipe: recipe() });
@@ -355,12 +402,16 @@ impl Recipe {
                 return Err(SpecError::SourceMissing { recipe: recipe(), hint: hint.clone() });
             }
         }
-        option::check(&self.0.options, &spec.options)?;
+        option::check_spec(&self.0.options, &spec.options)?;
         if !spec.requirement.is_within_limits() {
             return Err(SpecError::TooManyRequirements { max: MAX_KEYS, text: MAX_TEXT_BYTES });
         }
+        let circumstances = self.circumstances(&spec.options, &spec.requirement)?;
+        if !self.outputs_in(circumstances).any(|output| output.presence == Presence::Required) {
+            return Err(SpecError::NoOutput { recipe: recipe() });
+        }
         let mut strict = spec.requirement.clone();
-        for (key, constraint) in self.requirement().iter() {
+        for (key, constraint) in self.requirement_in(circumstances).iter() {
             strict.add(key, constraint.clone());
             // Adding what is there already, or less, changes nothing.
             if strict != spec.requirement {
@@ -369,35 +420,13 @@ impl Recipe {
         }
         Ok(())
     }
+}
 
-    /// The steps to run for these options on a volunteer with `jobs` cores.
-    ///
-    /// # Errors
-    ///
-    /// [`OptionError`] when the options are not those of the recipe, each with a value that fits.
-    pub fn steps(&self, options: &BTreeMap<Name, OptionValue>, jobs: NonZeroU32) -> Result<Vec<Step>, OptionError> {
-        option::check(&self.0.options, options)?;
-        let filling = Filling { rules: &self.0.options, options, jobs };
-        let step = |rule: &StepRule| Step {
-            argv: filling.words(&rule.run),
-            env: rule.env.iter().map(|(name, word)| (name.clone(), filling.word(word))).collect(),
-        };
-        Ok(self.0.steps.iter().map(step).collect())
-    }
-
-    /// The smoke test for these options, if the recipe has one.
-    ///
-    /// # Errors
-    ///
-    /// [`OptionError`] when the options are not those of the recipe, each with a value that fits.
-    pub fn smoke(&self, options: &BTreeMap<Name, OptionValue>) -> Result<Option<SmokeTest>, OptionError> {
-        option::check(&self.0.options, options)?;
-        let filling = Filling { rules: &self.0.options, options, jobs: NonZeroU32::MIN };
-        Ok(self.0.smoke.as_ref().map(|smoke| SmokeTest {
-            argv: filling.words(&smoke.run),
-            expect: smoke.expect.as_ref().map(|word| filling.word(word)),
-        }))
-    }
+/// With room for the limits of memory and disk.
+fn with_room(mut requirement: Requirement, limits: Limits) -> Requirement {
+    requirement.add("memory_mib", Constraint::AtLeast(Value::Number(limits.memory_mib)));
+    requirement.add("disk_mib", Constraint::AtLeast(Value::Number(limits.disk_mib)));
+    requirement
 }
 
 #[cfg(test)]

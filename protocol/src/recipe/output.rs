@@ -1,5 +1,6 @@
 //! What a build leaves behind: the files that its recipe declares, and where each stands in the artifact.
 
+use super::condition::Condition;
 use crate::tree::{PathError, TreePath};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,11 @@ impl OutputPattern {
         (!self.0.as_str().contains('*')).then_some(&self.0)
     }
 
+    /// The folder that its last name is in, empty at the top.
+    pub(super) fn folder(&self) -> &str {
+        split(&self.0).0
+    }
+
     /// Whether it stands for `path`.
     #[must_use]
     pub fn matches(&self, path: &TreePath) -> bool {
@@ -90,20 +96,43 @@ fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
+/// Whether an output may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// At least one file must match, or the build failed.
+    Required,
+    /// It is taken where it is there.
+    Optional,
+}
+
 /// One declared output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// Where it stands below the build folder. At least one file must match.
+    /// Where it stands below the build folder.
     pub path: OutputPattern,
-    /// Where it stands in the artifact, if elsewhere; only for a path without stars.
+    /// Where it stands in the artifact, if elsewhere: for a path with stars, the folder that takes the place of the path's.
     pub rename: Option<TreePath>,
+    /// Whether it may be missing.
+    pub presence: Presence,
+    /// When it is declared at all.
+    pub when: Vec<Condition>,
 }
 
 impl Output {
     /// Where a file at `path` of the build folder stands in the artifact; `None` if it is not this output.
     #[must_use]
     pub fn place(&self, path: &TreePath) -> Option<TreePath> {
-        self.path.matches(path).then(|| self.rename.clone().unwrap_or_else(|| path.clone()))
+        if !self.path.matches(path) {
+            return None;
+        }
+        match &self.rename {
+            None => Some(path.clone()),
+            Some(place) if self.path.plain().is_some() => Some(place.clone()),
+            Some(folder) => {
+                let below = path.as_str().strip_prefix(self.path.folder())?.trim_start_matches('/');
+                TreePath::try_from(format!("{folder}/{below}").as_str()).ok()
+            }
+        }
     }
 }
 
@@ -150,9 +179,21 @@ mod tests {
 
     #[test]
     fn a_renamed_output_stands_where_it_says() {
-        let output =
-            Output { path: OutputPattern::try_from(path("programs/zstd")).unwrap(), rename: Some(path("zstd")) };
-        assert_eq!(output.place(&path("programs/zstd")), Some(path("zstd")));
-        assert_eq!(output.place(&path("programs/zstd.1")), None);
+        for (pattern, rename, found, place) in [
+            ("programs/zstd", Some("zstd"), "programs/zstd", Some("zstd")),
+            ("programs/zstd", Some("zstd"), "programs/zstd.1", None),
+            ("dist/*.whl", Some("wheels"), "dist/a.whl", Some("wheels/a.whl")),
+            ("*.so", Some("lib"), "a.so", Some("lib/a.so")),
+            ("out/usr/**", Some("root"), "out/usr/bin/a", Some("root/bin/a")),
+            ("out/usr/**", None, "out/usr/bin/a", Some("out/usr/bin/a")),
+        ] {
+            let output = Output {
+                path: OutputPattern::try_from(path(pattern)).unwrap(),
+                rename: rename.map(path),
+                presence: Presence::Required,
+                when: Vec::new(),
+            };
+            assert_eq!(output.place(&path(found)), place.map(path), "{pattern} {found}");
+        }
     }
 }

@@ -75,6 +75,12 @@ impl Pattern {
         ends[bytes.len()]
     }
 
+    /// Whether a text that matches can hold this character.
+    #[must_use]
+    pub fn admits(&self, character: u8) -> bool {
+        self.classes.iter().any(|class| holds(class.set, character))
+    }
+
     /// The pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -67,6 +67,14 @@ impl Word {
         &self.pieces
     }
 
+    /// The options in its holes.
+    pub(super) fn options(&self) -> impl Iterator<Item = &Name> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Option(name) => Some(name),
+            Piece::Plain(_) | Piece::Jobs => None,
+        })
+    }
+
     /// The option that this word consists of, if it is nothing but one hole.
     pub(super) fn whole(&self) -> Option<&Name> {
         match self.pieces.as_slice() {

@@ -3,6 +3,7 @@ use super::*;
 use crate::platform::Capability;
 use crate::tree::{Entry, Manifest, Mode, Node};
 use proptest::prelude::*;
+use std::num::NonZeroU32;
 
 /// A recipe that uses every field of the language.
 const WHOLE: &str = r##"
@@ -34,7 +35,7 @@ max = 3
 default = 1
 
 [option.debug]
-type = "flag"
+type = "bool"
 help = "keep debug information"
 default = false
 words = { true = ["-g"] }
@@ -94,6 +95,15 @@ fn cores(cores: u32) -> NonZeroU32 {
     NonZeroU32::new(cores).unwrap()
 }
 
+/// What a volunteer does for these options, in the way a request brings them.
+fn planned(recipe: &Recipe, pairs: &[(&str, &str)], jobs: u32) -> Plan {
+    let Settings { options, effort } = recipe.resolve(&given(pairs)).unwrap();
+    let source = recipe.source().takes_another().then(|| ManifestId(Digest::of(b"tree")));
+    let platform: Vec<Require> = ["os=linux", "arch=x86_64"].iter().map(|text| text.parse().unwrap()).collect();
+    let spec = recipe.spec(options, source, &platform).unwrap();
+    recipe.plan(&spec, &effort, cores(jobs)).unwrap()
+}
+
 /// The whole recipe with one piece of its text replaced.
 fn with(old: &str, new: &str) -> String {
     assert!(WHOLE.contains(old), "{old}");
@@ -103,9 +113,8 @@ fn with(old: &str, new: &str) -> String {
 #[test]
 fn options_become_words_and_never_more() {
     let recipe = whole();
-    let options =
-        recipe.resolve(&given(&[("gc", "minimark"), ("opt", "3"), ("debug", "true"), ("label", "a b;$")])).unwrap();
-    let steps = recipe.steps(&options, cores(4)).unwrap();
+    let chosen = [("gc", "minimark"), ("opt", "3"), ("debug", "true"), ("label", "a b;$")];
+    let Plan { steps, smoke, .. } = planned(&recipe, &chosen, 4);
     assert_eq!(
         steps[0].argv,
         ["python2", "-m", "translate", "--gc=minimark", "--inline", "-O3", "-g", "--make-jobs=4", "target.py"]
@@ -118,14 +127,12 @@ fn options_become_words_and_never_more() {
         ])
     );
     assert_eq!(steps[1].argv, ["cc", "-o", "out/brainf", "a b;$"], "spaces and signs stay inside one word");
-    let smoke = recipe.smoke(&options).unwrap().unwrap();
     assert_eq!(
-        smoke,
+        smoke.unwrap(),
         SmokeTest { argv: ["./brainf", "--level", "3"].map(str::to_owned).into(), expect: Some("level 3".to_owned()) }
     );
 
-    let defaults = recipe.resolve(&[]).unwrap();
-    let steps = recipe.steps(&defaults, cores(1)).unwrap();
+    let steps = planned(&recipe, &[], 1).steps;
     assert_eq!(steps[0].argv, ["python2", "-m", "translate", "-O1", "--make-jobs=1", "target.py"]);
     assert_eq!(steps[1].argv, ["cc", "-o", "out/brainf", ""], "an empty text is an empty word, not a missing one");
 }
@@ -133,9 +140,9 @@ fn options_become_words_and_never_more() {
 #[test]
 fn defaults_are_filled_in() {
     assert_eq!(
-        whole().resolve(&given(&[("opt", "2")])).unwrap(),
+        whole().resolve(&given(&[("opt", "2")])).unwrap().options,
         BTreeMap::from([
-            (name("debug"), OptionValue::Flag(false)),
+            (name("debug"), OptionValue::Bool(false)),
             (name("gc"), OptionValue::Text("boehm".to_owned())),
             (name("label"), OptionValue::Text(String::new())),
             (name("opt"), OptionValue::Integer(2)),
@@ -167,7 +174,8 @@ fn a_value_that_does_not_fit_is_told_what_does() {
 #[test]
 fn a_volunteer_runs_nothing_that_does_not_fit() {
     let recipe = whole();
-    let good = recipe.resolve(&[]).unwrap();
+    let good = recipe.resolve(&[]).unwrap().options;
+    let spec = recipe.spec(good.clone(), None, &[]).unwrap();
     let changed = |key: &str, value: OptionValue| {
         let mut options = good.clone();
         options.insert(name(key), value);
@@ -184,15 +192,17 @@ fn a_volunteer_runs_nothing_that_does_not_fit() {
         changed("other", OptionValue::Integer(1)),
         short,
     ] {
-        assert!(recipe.steps(&bad, cores(1)).is_err(), "{bad:?}");
-        assert!(recipe.smoke(&bad).is_err(), "{bad:?}");
+        let asked = BuildSpec { options: bad, ..spec.clone() };
+        assert!(matches!(recipe.admit(&asked, &BTreeMap::new()), Err(SpecError::Option(_))), "{asked:?}");
+        assert!(recipe.plan(&asked, &BTreeMap::new(), cores(1)).is_err(), "{asked:?}");
     }
 }
 
 #[test]
 fn a_spec_is_admitted_only_as_the_recipe_would_make_it() {
     let recipe = whole();
-    let options = recipe.resolve(&[]).unwrap();
+    let options = recipe.resolve(&[]).unwrap().options;
+    let admit = |spec: &BuildSpec| recipe.admit(spec, &BTreeMap::new());
     let extra: Vec<Require> = ["arch=x86_64", "memory_mib>=4096"].iter().map(|text| text.parse().unwrap()).collect();
     let spec = recipe.spec(options.clone(), None, &extra).unwrap();
     assert!(matches!(&spec.source, Source::Archive { size: 4096, .. }));
@@ -211,31 +221,31 @@ fn a_spec_is_admitted_only_as_the_recipe_would_make_it() {
 
     let mut elsewhere = spec.clone();
     elsewhere.source = Source::Archive { digest: Digest::of(b""), size: 4096, url: "https://10.0.0.1/".to_owned() };
-    assert_eq!(recipe.admit(&elsewhere), Err(SpecError::OtherArchive { recipe: name("brainf") }));
+    assert_eq!(admit(&elsewhere), Err(SpecError::OtherArchive { recipe: name("brainf") }));
     let mut nothing = spec.clone();
     nothing.source = Source::Inline;
-    assert!(matches!(recipe.admit(&nothing), Err(SpecError::SourceMissing { .. })));
+    assert!(matches!(admit(&nothing), Err(SpecError::SourceMissing { .. })));
     let mut lax = spec.clone();
     lax.requirement = Requirement::none();
-    assert!(matches!(recipe.admit(&lax), Err(SpecError::Requirement { .. })));
+    assert!(matches!(admit(&lax), Err(SpecError::Requirement { .. })));
     let mut other = spec.clone();
     other.recipe = RecipeId(Digest::of(b"other"));
-    assert_eq!(recipe.admit(&other), Err(SpecError::OtherRecipe { recipe: name("brainf") }));
-    assert_eq!(recipe.admit(&spec), Ok(()));
+    assert_eq!(admit(&other), Err(SpecError::OtherRecipe { recipe: name("brainf") }));
+    assert_eq!(admit(&spec), Ok(()));
 }
 
 #[test]
 fn the_source_rule_is_kept() {
     let archive = &WHOLE[WHOLE.find("archive =").unwrap()..WHOLE.find("[option.gc]").unwrap()];
     let given = Recipe::parse(&with(archive, "\n")).unwrap();
-    let options = given.resolve(&[]).unwrap();
+    let options = given.resolve(&[]).unwrap().options;
     assert_eq!(
         given.spec(options, None, &[]).unwrap_err().to_string(),
         "recipe `brainf` requires --source: the interpreter's sources"
     );
     let section = &WHOLE[WHOLE.find("[source]").unwrap()..WHOLE.find("[option.gc]").unwrap()];
     let inline = Recipe::parse(&with(section, "\n")).unwrap();
-    let options = inline.resolve(&[]).unwrap();
+    let options = inline.resolve(&[]).unwrap().options;
     assert_eq!(inline.spec(options.clone(), None, &[]).unwrap().source, Source::Inline);
     assert_eq!(
         inline.spec(options, Some(ManifestId(Digest::of(b"x"))), &[]).unwrap_err().to_string(),
@@ -318,9 +328,12 @@ fn errors_say_where_and_what_instead() {
         (with("{0,16}", "*"), "line 38, column 11: `*` has no meaning here"),
         (with("-O{opt}", "-O{op}"), "line 51, column 46: step 1.run 5: no option `op`; did you mean `opt`?"),
         (with("-O{opt}", "-O{opt"), "line 51, column 46: step 1.run 5: `{` and `}` stand around the name of an option"),
-        (with("\"{debug}\"", "\"-x{debug}\""), "step 1.run 6: `{debug}` is a flag: make it a word of its own"),
+        (with("\"{debug}\"", "\"-x{debug}\""), "step 1.run 6: `{debug}` is a bool: make it a word of its own"),
         (with("\"-O{opt}\", ", ""), "option.opt: no step uses option `opt`"),
-        (with("[option.debug]", "[option.jobs]"), "option.jobs: `jobs` stands for the volunteer's number of cores"),
+        (
+            with("[option.debug]", "[option.jobs]"),
+            "option.jobs: `jobs`, `os` and `arch` mean the volunteer's cores and platform",
+        ),
         (with("[\"cc\",", "[\"gcc\","), "step 2.run 1: `gcc` is run, so the recipe must require it: add \"tool.gcc\""),
         (with("[\"cc\",", "[\"/usr/bin/cc\","), "step 2.run 1: the first word is the program"),
         (with("[\"cc\",", "[\"{label}\","), "step 2.run 1: the first word is the program"),
@@ -332,7 +345,6 @@ fn errors_say_where_and_what_instead() {
         (with("LABEL =", "label ="), "step 1.env.label: `label` cannot be set"),
         (with("path = \"share/**\"", "path = \"**/share\""), "stars stand in the last name of a path only"),
         (with("path = \"share/**\"", "path = \"../share\""), "`.` or `..` in the path"),
-        (with("path = \"share/**\"", "path = \"share/*\"\nas = \"x\""), "output 2.as: a path with stars"),
         (with("path = \"share/**\"", "path = \"brainf\""), "output 2: `brainf` stands twice"),
         (with("path = \"run\"", "path = \"extra\""), "`extra` lies below something that is not a folder"),
         (with("path = \"run\"", "path = \"extra/main.py\""), "file 2.path: `extra/main.py` stands twice"),
@@ -429,7 +441,7 @@ proptest! {
         let source = format!(
             "reproducible = true\nrecipe = 1\ndescription = \"x\"\nname = \"x\"\n[limits]\ntime_s = {time_s}\n\
              [option.n]\nmin = {min}\nmax = {max}\ndefault = {max}\nhelp = \"h\"\ntype = \"integer\"\n\
-             [option.f]\ntype = \"flag\"\nhelp = \"h\"\ndefault = {flag}\nwords = {{ false = [{quoted}] }}\n\
+             [option.f]\ntype = \"bool\"\nhelp = \"h\"\ndefault = {flag}\nwords = {{ false = [{quoted}] }}\n\
              [option.t]\ntype = \"text\"\nhelp = \"h\"\npattern = \"[a-z]{{1,9}}\"\ndefault = \"{text}\"\n\
              [[file]]\npath = \"a\"\ntext = {quoted}\n\
              [[step]]\nrun = [\"true\", {quoted}, \"{{n}}\", \"{{f}}\", \"{{t}}\"]\n[[output]]\npath = \"a\"\n"
@@ -438,7 +450,7 @@ proptest! {
         let again = Recipe::decode(&recipe.encode()).unwrap();
         prop_assert_eq!(&again, &recipe);
         prop_assert_eq!(again.id(), recipe.id());
-        let steps = again.steps(&again.resolve(&[]).unwrap(), NonZeroU32::MIN).unwrap();
+        let steps = planned(&again, &[], 1).steps;
         prop_assert_eq!(&steps[0].argv[1], &argument.replace("{{", "{").replace("}}", "}"));
         prop_assert_eq!(steps[0].argv.len(), if flag { 4 } else { 5 });
     }

@@ -28,6 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::num::NonZeroU8;
 
 /// Where the fixture stands in the repository.
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/law/golden.txt");
@@ -139,7 +140,8 @@ fn payloads(words: &mut Words) {
         smoke: Smoke::None,
         reproducibility: Reproducibility::NotClaimed,
     };
-    let limits = [Limit::Deadline, Limit::Memory, Limit::Processes, Limit::Disk, Limit::Log];
+    let limits =
+        [Limit::Deadline, Limit::Memory, Limit::Processes, Limit::Disk, Limit::Log, Limit::Step(NonZeroU8::MIN)];
     let outcomes = [
         built("lua"),
         unclaimed,
@@ -178,7 +180,15 @@ fn payloads(words: &mut Words) {
             Source::Archive { digest: digest(), size: 9, url: "https://example.org/a.tar.gz".to_owned() },
         ],
     );
-    words.variants("option", &[OptionValue::Flag(true), OptionValue::Integer(-3), OptionValue::Text("x".to_owned())]);
+    words.variants(
+        "option",
+        &[
+            OptionValue::Bool(true),
+            OptionValue::Integer(-3),
+            OptionValue::Text("x".to_owned()),
+            OptionValue::List(vec!["x".to_owned(), "y".to_owned()]),
+        ],
+    );
     words.variants("priority", &[Priority::Urgent, Priority::Normal, Priority::Batch]);
     words.variants(
         "acceptance",

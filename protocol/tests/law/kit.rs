@@ -135,6 +135,7 @@ impl Ask {
                 options: BTreeMap::from([("opt".parse().unwrap(), OptionValue::Integer(self.option))]),
                 requirement: requirement(&self.requires),
             },
+            effort: BTreeMap::new(),
             priority: self.priority,
             nonce: {
                 let mut nonce = [self.nonce; 16];

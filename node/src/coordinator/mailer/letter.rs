@@ -221,14 +221,16 @@ fn policy(page: &mut Page, occasion: &Occasion, end: &PolicyEnd) {
     page.prose(&format!("This is a matter of policy. {next}"));
 }
 
-fn limit_in_words(limit: Limit) -> &'static str {
-    match limit {
+fn limit_in_words(limit: Limit) -> String {
+    let words = match limit {
+        Limit::Step(number) => return format!("the time limit of its step {number}"),
         Limit::Deadline => "its deadline",
         Limit::Memory => "the limit of memory",
         Limit::Processes => "the limit of processes",
         Limit::Disk => "the limit of disk space",
         Limit::Log => "the limit of its log",
-    }
+    };
+    words.to_owned()
 }
 
 fn asked(page: &mut Page, occasion: &Occasion) {

@@ -127,6 +127,11 @@ fn every_end_has_its_subject_and_says_whose_fault_it_is() {
         ),
         (policy(PolicyEnd::Limit(Limit::Memory)), "lua was stopped: limit:memory", "it reached the limit of memory."),
         (policy(PolicyEnd::Limit(Limit::Deadline)), "lua was stopped: limit:deadline", "it reached its deadline."),
+        (
+            policy(PolicyEnd::Limit(Limit::Step(3.try_into().unwrap()))),
+            "lua was stopped: limit:step-3",
+            "the time limit of its step 3.",
+        ),
         (policy(PolicyEnd::Limit(Limit::Processes)), "lua was stopped: limit:pids", "the limit of processes."),
         (policy(PolicyEnd::Limit(Limit::Disk)), "lua was stopped: limit:disk", "the limit of disk space."),
         (policy(PolicyEnd::Limit(Limit::Log)), "lua was stopped: limit:log", "the limit of its log."),
@@ -222,7 +227,7 @@ fn long_names_leave_a_subject_of_one_line() {
     let mut occasion = occasion(policy(PolicyEnd::NoAgreement));
     occasion.recipe = "r".repeat(64).parse().unwrap();
     for option in 0..50 {
-        occasion.options.insert(format!("option{option:02}").parse().unwrap(), OptionValue::Flag(true));
+        occasion.options.insert(format!("option{option:02}").parse().unwrap(), OptionValue::Bool(true));
     }
     let long = Sender { farm: "f".repeat(64).parse().unwrap(), ticket: None };
     let subject = letter(&occasion, &long).subject;

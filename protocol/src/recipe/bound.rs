@@ -1,0 +1,68 @@
+//! How long a step can get, whatever its options are.
+
+use super::env::Variable;
+use super::option::{Choice, OptionRule, Sort, Spread};
+use super::pattern::MAX_VALUE_BYTES;
+use super::template::{Piece, Word};
+use crate::request::Name;
+use std::collections::BTreeMap;
+
+/// Lengths at worst, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Bound<'a>(pub(super) &'a BTreeMap<Name, OptionRule>);
+
+impl Bound<'_> {
+    /// Of all words that these turn into, with the byte that ends each.
+    pub(super) fn words(self, words: &[Word]) -> usize {
+        words.iter().map(|word| self.word(word)).sum()
+    }
+
+    /// Of what a variable is set to.
+    pub(super) fn variable(self, variable: &Variable) -> usize {
+        self.words(variable.words())
+    }
+
+    fn word(self, word: &Word) -> usize {
+        let plain = |words: &[Word]| words.iter().map(|word| word.as_str().len() + 1).sum::<usize>();
+        let listed = |choice: &Choice| plain(choice.words.as_deref().unwrap_or_default());
+        match word.whole().and_then(|name| self.0.get(name)).map(|rule| &rule.sort) {
+            Some(Sort::Bool { yes, no, .. }) => return plain(yes).max(plain(no)),
+            Some(Sort::Choice { choices, .. }) if choices.iter().any(|choice| choice.words.is_some()) => {
+                return choices.iter().map(listed).max().unwrap_or(0);
+            }
+            Some(Sort::List { choices, .. }) if choices.iter().any(|choice| choice.words.is_some()) => {
+                return choices.iter().map(listed).sum();
+            }
+            _ => {}
+        }
+        let once = word.pieces().iter().map(|piece| self.piece(piece)).sum::<usize>() + 1;
+        once * word.options().map(|name| self.copies(name)).max().unwrap_or(1)
+    }
+
+    fn piece(self, piece: &Piece) -> usize {
+        let longest = |choices: &[Choice]| choices.iter().map(|choice| choice.value.len()).max().unwrap_or(0);
+        match piece {
+            Piece::Plain(text) => text.len(),
+            // Ten digits of a u32; nineteen and a sign of an i64.
+            Piece::Jobs => 10,
+            Piece::Option(name) => match self.0.get(name).map(|rule| &rule.sort) {
+                Some(Sort::Integer { .. }) => 20,
+                Some(Sort::Choice { choices, .. } | Sort::List { choices, spread: Spread::Words, .. }) => {
+                    longest(choices)
+                }
+                Some(Sort::List { choices, spread: Spread::Joined(between), .. }) => {
+                    choices.iter().map(|choice| choice.value.len() + between.len()).sum()
+                }
+                Some(Sort::Bool { .. } | Sort::Text { .. }) | None => MAX_VALUE_BYTES,
+            },
+        }
+    }
+
+    /// How often a word that holds this option can stand.
+    fn copies(self, name: &Name) -> usize {
+        match self.0.get(name).map(|rule| &rule.sort) {
+            Some(Sort::List { choices, spread: Spread::Words, .. }) => choices.len(),
+            _ => 1,
+        }
+    }
+}
