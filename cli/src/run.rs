@@ -45,8 +45,11 @@ fn carry_out(output: &Output, shared: &SharedArgs, doing: Doing) -> Result<Exit,
     match doing {
         Doing::Verb(Verb::Doctor) => verb::doctor::show(output, &node::doctor::diagnose(&home(shared)?)),
         Doing::Verb(Verb::Recipe(RecipeVerb::List)) => verb::recipe::list(output, catalogue::all()),
-        Doing::Verb(Verb::Recipe(RecipeVerb::Show { name })) => verb::recipe::show(output, catalogue::all(), &name),
+        Doing::Verb(Verb::Recipe(RecipeVerb::Show { recipe })) => {
+            verb::recipe::show(output, &verb::recipe::named(&recipe)?)
+        }
         Doing::Verb(Verb::Recipe(RecipeVerb::Check { file })) => verb::recipe::check(output, &file),
+        Doing::Verb(Verb::Recipe(RecipeVerb::New { name })) => verb::recipe::new(output, &name),
         Doing::Verb(Verb::Completions { shell }) => verb::completions::show(output, shell),
         Doing::Serve(role, args) => doing::serve(output, shared, role, *args),
         Doing::Verb(verb) => doing::verb(output, shared, verb),

@@ -7,10 +7,12 @@ use protocol::farm::command::{JobState, Rejection};
 use protocol::farm::explain::{Confirmed, Ended, Explanation, HowBuilt, PolicyEnd, Presence, Unmet};
 use protocol::id::RequestId;
 use protocol::platform::{Acceptance, Constraint};
-use protocol::report::{Fingerprint, Holding, Limit};
+use protocol::recipe::Recipe;
+use protocol::report::{Fingerprint, Holding, Limit, Reproducibility};
 use protocol::request::Priority;
 use protocol::time::Timestamp;
 use protocol::wire::Refusal;
+use std::num::NonZeroU8;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -193,6 +195,18 @@ fn beyond(limit: Limit) -> String {
         Limit::Log => "wrote a longer log than allowed",
     };
     words.to_owned()
+}
+
+/// What `--agree` counts, where that is not equal bytes.
+pub(crate) fn agreement(recipe: &Recipe, agree: NonZeroU8) -> Option<String> {
+    match recipe.reproducibility() {
+        Reproducibility::NotClaimed if agree.get() > 1 => Some(format!(
+            "recipe `{}` does not claim that equal inputs give equal bytes: `--agree {agree}` counts {agree} volunteers \
+             whose builds pass its smoke test",
+            recipe.name()
+        )),
+        Reproducibility::Claimed | Reproducibility::NotClaimed => None,
+    }
 }
 
 /// Why the farm changed nothing.

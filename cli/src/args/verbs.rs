@@ -163,7 +163,7 @@ pub(crate) struct RequestArgs {
     /// Build for this platform [default: this machine's]
     #[arg(long, env = "NODE_PLATFORM", value_name = "OS/ARCH")]
     pub(crate) platform: Option<PlatformArg>,
-    /// Ask more of the volunteer: KEY=V, KEY>=V, tool.NAME, tool.NAME>=VERSION (may be repeated; in the environment one a line)
+    /// Ask more of the volunteer: KEY=V, KEY>=V, tool.NAME, tool.NAME>=VERSION, header.NAME (may be repeated; in the environment one a line)
     #[arg(long, env = "NODE_REQUIRE", value_name = "EXPR", value_delimiter = '\n')]
     pub(crate) require: Vec<Require>,
     /// Write to this address when it is done (may be repeated)
@@ -223,13 +223,18 @@ pub(crate) enum RecipeVerb {
     List,
     /// Show what a recipe takes, needs and makes
     Show {
-        /// Its name
-        name: Name,
+        /// A recipe of the catalogue, or a TOML file
+        recipe: RecipeArg,
     },
-    /// Check a recipe in a file
+    /// Check a recipe in a file, and say what to write instead
     Check {
         /// A TOML file
         file: PathBuf,
+    },
+    /// Write a recipe to start from, `NAME.toml`, into this folder
+    New {
+        /// What it is called
+        name: Name,
     },
 }
 

@@ -3,13 +3,12 @@
 use super::errand::{self, Asked, Seen, Went};
 use super::footing::{self, Alone, Footing};
 use super::{Place, failure, matrix};
-use crate::args::{Chosen, PlatformArg, RecipeArg, RequestArgs, SourceArg};
+use crate::args::{Chosen, PlatformArg, RequestArgs, SourceArg};
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
-use crate::sentences::Said;
+use crate::sentences::{self, Said};
 use crate::verb;
 use node::artifact::import::{self, Imported};
-use node::catalogue;
 use node::client::get::{Got, Patience, Stage};
 use node::client::wish::Wish;
 use protocol::farm::explain::HowBuilt;
@@ -28,12 +27,15 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
             Said::with_next(what, "check the revision out and give the folder with `--source DIR`"),
         ));
     }
-    let recipe = recipe_of(&args.recipe)?;
+    let recipe = verb::recipe::named(&args.recipe)?;
     let source = tokio::select! {
         biased;
         source = source_of(args.source.as_ref()) => source?,
         () = place.stop.cancelled() => return Err(footing::interrupted(Alone::No, &[])),
     };
+    if let Some(said) = sentences::agreement(&recipe, args.agree) {
+        place.output.say(&said);
+    }
     let wish = |more: &[Chosen]| wish_of(&args, recipe.clone(), source.as_deref(), more);
     let patience = if args.detach { Patience::Detach } else { Patience::Wait };
     if !args.matrix.is_empty() {
@@ -86,16 +88,6 @@ fn end(place: &Place, got: Got, elapsed: Duration) -> Result<Exit, Failure> {
 
 fn broken_off(place: &Place, failure: &Failure, seen: Seen, elapsed: Duration) -> Result<Exit, Failure> {
     verb::request::broken_off(&place.output, failure, seen.shape, elapsed)
-}
-
-fn recipe_of(named: &RecipeArg) -> Result<Recipe, Failure> {
-    match named {
-        RecipeArg::File(path) => verb::recipe::read(path),
-        RecipeArg::Catalogue(name) => {
-            let found = catalogue::by_name(name.as_str()).cloned();
-            found.ok_or_else(|| verb::recipe::unknown(catalogue::all(), name))
-        }
-    }
 }
 
 async fn source_of(source: Option<&SourceArg>) -> Result<Option<Arc<Imported>>, Failure> {

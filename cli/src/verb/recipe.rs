@@ -1,27 +1,66 @@
-//! `node recipe`: what can be built, and whether a recipe of one's own is one.
+//! `node recipe`: what can be built, whether a recipe of one's own is one, and a file to start from.
 
+mod excerpt;
+mod sheet;
+
+use crate::args::RecipeArg;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Table};
 use crate::sentences::Said;
-use protocol::recipe::{MAX_RECIPE_BYTES, OptionRule, Recipe, SourceRule};
+use node::catalogue;
+use protocol::recipe::{
+    Effect, MAX_RECIPE_BYTES, OptionRule, Recipe, RecipeError, RecipeErrors, Sort, SourceRule, VariantRule,
+};
 use protocol::report::Reproducibility;
 use protocol::request::Name;
 use serde::Serialize;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A recipe to start from, in which `NAME` stands for its name.
+const STARTER: &str = include_str!("recipe/starter.toml");
 
 /// An option of a recipe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct OptionShape {
     pub(crate) name: String,
+    /// `choice`, `bool`, `integer`, `text` or `list`.
+    pub(crate) r#type: &'static str,
     pub(crate) help: String,
     /// What can be typed.
     pub(crate) accepts: String,
     pub(crate) default: String,
+    /// Whether it is part of the build key.
+    pub(crate) changes_result: bool,
+    /// `VALUE needs OPTION=VALUE`.
+    pub(crate) needs: Vec<String>,
+    /// `VALUE excludes OPTION=VALUE`.
+    pub(crate) excludes: Vec<String>,
 }
 
-/// A recipe: `show` and `check`, and each row of `list`.
+/// What holds only for some options or platforms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct VariantShape {
+    /// All of which must hold.
+    pub(crate) when: Vec<String>,
+    /// As `--require` takes them.
+    pub(crate) requires: Vec<String>,
+}
+
+/// Something wrong with a recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct MistakeShape {
+    /// Counted from 1; null where the whole text is meant.
+    pub(crate) line: Option<usize>,
+    /// In characters, counted from 1.
+    pub(crate) column: Option<usize>,
+    /// The field, empty where the text is not even TOML.
+    pub(crate) place: String,
+    pub(crate) problem: String,
+}
+
+/// A recipe: `show`, `check` and `new`, and each row of `list`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct RecipeShape {
     pub(crate) name: Option<String>,
@@ -33,8 +72,13 @@ pub(crate) struct RecipeShape {
     pub(crate) options: Option<Vec<OptionShape>>,
     /// As `--require` takes them.
     pub(crate) requires: Option<Vec<String>>,
+    pub(crate) variants: Option<Vec<VariantShape>>,
     pub(crate) outputs: Option<Vec<String>>,
     pub(crate) reproducible: Option<bool>,
+    /// The file that `new` wrote.
+    pub(crate) file: Option<PathBuf>,
+    /// What `check` found.
+    pub(crate) mistakes: Option<Vec<MistakeShape>>,
     pub(crate) reason: Option<String>,
 }
 
@@ -45,13 +89,43 @@ pub(crate) struct RecipesShape {
     pub(crate) reason: Option<String>,
 }
 
-impl From<&Recipe> for RecipeShape {
-    fn from(recipe: &Recipe) -> Self {
-        let option = |(name, rule): (&Name, &OptionRule)| OptionShape {
+impl From<(&Name, &OptionRule)> for OptionShape {
+    fn from((name, rule): (&Name, &OptionRule)) -> Self {
+        Self {
             name: name.to_string(),
+            r#type: match rule.sort {
+                Sort::Choice { .. } => "choice",
+                Sort::Bool { .. } => "bool",
+                Sort::Integer { .. } => "integer",
+                Sort::Text { .. } => "text",
+                Sort::List { .. } => "list",
+            },
             help: rule.help.clone(),
             accepts: rule.accepts(),
             default: rule.default().to_string(),
+            changes_result: rule.effect == Effect::Result,
+            needs: sheet::relations("needs", &rule.needs),
+            excludes: sheet::relations("excludes", &rule.excludes),
+        }
+    }
+}
+
+impl From<&RecipeError> for MistakeShape {
+    fn from(error: &RecipeError) -> Self {
+        Self {
+            line: error.position.map(|position| position.line),
+            column: error.position.map(|position| position.column),
+            place: error.place.to_string(),
+            problem: error.problem.to_string(),
+        }
+    }
+}
+
+impl From<&Recipe> for RecipeShape {
+    fn from(recipe: &Recipe) -> Self {
+        let variant = |variant: &VariantRule| VariantShape {
+            when: variant.when.iter().map(ToString::to_string).collect(),
+            requires: sheet::variant_requirement(variant),
         };
         Self {
             name: Some(recipe.name().to_string()),
@@ -62,22 +136,14 @@ impl From<&Recipe> for RecipeShape {
                 SourceRule::Archive { .. } => "archive",
                 SourceRule::Given { .. } => "given",
             }),
-            options: Some(recipe.options().iter().map(option).collect()),
-            requires: Some(requires(recipe)),
+            options: Some(recipe.options().iter().map(OptionShape::from).collect()),
+            requires: Some(sheet::requirement(recipe)),
+            variants: Some(recipe.variants().iter().map(variant).collect()),
             outputs: Some(recipe.outputs().iter().map(|output| output.path.as_str().to_owned()).collect()),
             reproducible: Some(recipe.reproducibility() == Reproducibility::Claimed),
-            reason: None,
+            ..Self::default()
         }
     }
-}
-
-/// What a recipe requires, as `--require` takes it.
-fn requires(recipe: &Recipe) -> Vec<String> {
-    let requirement = recipe.requirement();
-    let typed = |(key, constraint): (&str, &protocol::platform::Constraint)| {
-        protocol::platform::Require { key: key.to_owned(), constraint: constraint.clone() }.to_string()
-    };
-    requirement.iter().map(typed).collect()
 }
 
 /// Lists the recipes that came with the program.
@@ -92,35 +158,110 @@ pub(crate) fn list(output: &Output, recipes: &[Recipe]) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Shows one recipe of those that came with the program.
-pub(crate) fn show(output: &Output, recipes: &[Recipe], name: &Name) -> Result<Exit, Failure> {
-    let recipe = recipes.iter().find(|recipe| recipe.name() == name).ok_or_else(|| unknown(recipes, name))?;
-    output.answer(&text(recipe))?;
+/// Shows what one recipe takes, needs and makes.
+pub(crate) fn show(output: &Output, recipe: &Recipe) -> Result<Exit, Failure> {
+    output.answer(&sheet::text(recipe))?;
     output.object(&RecipeShape::from(recipe))?;
     Ok(Exit::Done)
 }
 
+/// The recipe that was named, of the catalogue or in a file.
+pub(crate) fn named(recipe: &RecipeArg) -> Result<Recipe, Failure> {
+    match recipe {
+        RecipeArg::File(path) => read(path),
+        RecipeArg::Catalogue(name) => {
+            catalogue::by_name(name.as_str()).cloned().ok_or_else(|| unknown(catalogue::all(), name))
+        }
+    }
+}
+
 /// No recipe of this name came with the program.
-pub(crate) fn unknown(recipes: &[Recipe], name: &Name) -> Failure {
+fn unknown(recipes: &[Recipe], name: &Name) -> Failure {
     let known: Vec<&str> = recipes.iter().map(|recipe| recipe.name().as_str()).collect();
     let what = format!("no recipe `{name}` came with this program; there are {}", known.join(", "));
     Failure::new(Exit::Usage, Said::with_next(what, "name one of them, or give a TOML file such as `./my.toml`"))
 }
 
-/// Checks a recipe in a file.
+/// Checks a recipe in a file, and says all that is wrong with it.
 pub(crate) fn check(output: &Output, file: &Path) -> Result<Exit, Failure> {
-    let recipe = read(file)?;
+    let text = text_of(file)?;
+    let recipe = match Recipe::parse_all(&text) {
+        Ok(recipe) => recipe,
+        Err(errors) => return mistaken(output, file, &text, &errors),
+    };
     output.tell(&Said::with_next(
         format!("{} is a recipe: {}", file.display(), recipe.description()),
         format!("`node request {}` builds it; a volunteer needs `--accept members` or `any`", file.display()),
     ));
     output.answer(&recipe.id().to_string())?;
-    output.object(&RecipeShape::from(&recipe))?;
+    output.object(&RecipeShape { mistakes: Some(Vec::new()), ..RecipeShape::from(&recipe) })?;
     Ok(Exit::Done)
 }
 
+fn mistaken(output: &Output, file: &Path, text: &str, errors: &RecipeErrors) -> Result<Exit, Failure> {
+    for error in errors.iter() {
+        let excerpt = error.position.map(|position| excerpt::excerpt(text, position)).unwrap_or_default();
+        output.error(&Said::new(format!("{}: {error}{excerpt}", file.display())));
+    }
+    let count = match errors.iter().count() {
+        1 => "one mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    let what = format!("{} is not a recipe: {count}", file.display());
+    output.tell(&Said::with_next(
+        &what,
+        "node/recipes/README.md describes the language; `node recipe new NAME` writes one",
+    ));
+    output.object(&RecipeShape {
+        mistakes: Some(errors.iter().map(MistakeShape::from).collect()),
+        reason: Some(format!("{what}: {errors}")),
+        ..RecipeShape::default()
+    })?;
+    Ok(Exit::Usage)
+}
+
+/// Writes a recipe to start from into the current folder.
+pub(crate) fn new(output: &Output, name: &Name) -> Result<Exit, Failure> {
+    let file = PathBuf::from(format!("{name}.toml"));
+    let text = starter(name);
+    let recipe = Recipe::parse(&text).map_err(|error| {
+        // A name of 64 characters is as good as any other, so this is ours.
+        Failure::new(Exit::Infrastructure, Said::new(format!("the starter is not a recipe: {error}")))
+    })?;
+    let written = OpenOptions::new().write(true).create_new(true).open(&file);
+    written.and_then(|mut written| written.write_all(text.as_bytes())).map_err(|error| {
+        let next = match error.kind() {
+            io::ErrorKind::AlreadyExists => "choose another name, or move that file away",
+            _ => "go to a folder that you may write to",
+        };
+        Failure::new(Exit::Usage, Said::with_next(format!("{} cannot be written: {error}", file.display()), next))
+    })?;
+    output.tell(&Said::with_next(
+        format!("{} is a recipe that builds as it is", file.display()),
+        format!("change it, try it with `node recipe check {0}`, build it with `node request ./{0}`", file.display()),
+    ));
+    output.answer(&file.display().to_string())?;
+    output.object(&RecipeShape { file: Some(std::path::absolute(&file)?), ..RecipeShape::from(&recipe) })?;
+    Ok(Exit::Done)
+}
+
+fn starter(name: &Name) -> String {
+    STARTER.replace("NAME", name.as_str())
+}
+
 /// The recipe in a file.
-pub(crate) fn read(file: &Path) -> Result<Recipe, Failure> {
+fn read(file: &Path) -> Result<Recipe, Failure> {
+    let text = text_of(file)?;
+    Recipe::parse(&text).map_err(|error| {
+        let (what, next) = (
+            format!("{} is not a recipe: {error}", file.display()),
+            format!("`node recipe check {}` shows the place, and what else is wrong", file.display()),
+        );
+        Failure::new(Exit::Usage, Said::with_next(what, next))
+    })
+}
+
+fn text_of(file: &Path) -> Result<String, Failure> {
     let shown = file.display();
     let wrong = |what: String, next: &str| Failure::new(Exit::Usage, Said::with_next(what, next));
     let mut text = String::new();
@@ -132,34 +273,7 @@ pub(crate) fn read(file: &Path) -> Result<Recipe, Failure> {
         let what = format!("{shown} is longer than a recipe may be ({} KiB)", MAX_RECIPE_BYTES >> 10);
         return Err(wrong(what, "leave large files to the source"));
     }
-    Recipe::parse(&text).map_err(|error| {
-        wrong(
-            format!("{shown} is not a recipe: {error}"),
-            "`node recipe show hello` shows one; `node recipe check FILE` tries again",
-        )
-    })
-}
-
-fn text(recipe: &Recipe) -> String {
-    let mut lines = vec![
-        format!("{}: {}", recipe.name(), recipe.description()),
-        format!("recipe   {}", recipe.id()),
-        match recipe.source() {
-            SourceRule::Inline => "source   inside the recipe".to_owned(),
-            SourceRule::Archive { hint, url, .. } => format!("source   {url}, or with --source: {hint}"),
-            SourceRule::Given { hint } => format!("source   with --source: {hint}"),
-        },
-        format!("needs    {}", requires(recipe).join(", ")),
-    ];
-    for (name, rule) in recipe.options() {
-        lines.push(format!("option   {name}={}  ({}; {})", rule.default(), rule.accepts(), rule.help));
-    }
-    lines.extend(recipe.outputs().iter().map(|output| format!("output   {}", output.path.as_str())));
-    lines.push(match recipe.reproducibility() {
-        Reproducibility::Claimed => "same     equal inputs are claimed to give equal bytes".to_owned(),
-        Reproducibility::NotClaimed => "same     no claim; agreement counts passed smoke tests".to_owned(),
-    });
-    lines.join("\n")
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -176,20 +290,32 @@ mod tests {
             shape.options,
             Some(vec![OptionShape {
                 name: "greeting".to_owned(),
+                r#type: "text",
                 help: "what the program prints".to_owned(),
                 accepts: "[A-Za-z0-9-]{1,64}".to_owned(),
                 default: "hello".to_owned(),
+                changes_result: true,
+                needs: Vec::new(),
+                excludes: Vec::new(),
             }])
         );
         assert!(shape.requires.unwrap().contains(&"tool.cc".to_owned()));
-        assert!(text(hello).contains("option   greeting=hello  ([A-Za-z0-9-]{1,64}; what the program prints)"));
     }
 
     #[test]
     fn an_unknown_recipe_names_the_known_ones() {
         let failure = unknown(node::catalogue::all(), &"lisp".parse().unwrap());
         assert_eq!(failure.exit, Exit::Usage);
-        assert_eq!(failure.said.what, "no recipe `lisp` came with this program; there are hello, lua, sqlite, zstd");
+        assert!(failure.said.what.starts_with("no recipe `lisp` came with this program; there are "));
+        assert!(node::catalogue::all().iter().all(|recipe| failure.said.what.contains(recipe.name().as_str())));
+    }
+
+    #[test]
+    fn the_starter_is_a_recipe_under_every_name() {
+        for name in ["x", "0", "my.project+2_-", &"n".repeat(64)] {
+            let name: Name = name.parse().unwrap();
+            assert_eq!(Recipe::parse(&starter(&name)).unwrap().name(), &name);
+        }
     }
 
     #[test]

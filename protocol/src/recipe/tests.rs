@@ -430,6 +430,9 @@ fn the_requirement_is_met_by_a_machine_that_has_it_all() {
     assert!(whole().requirement().met_by(&machine));
 }
 
+mod page;
+mod relations;
+
 proptest! {
     /// Whatever options a recipe gives, text and blob agree, and the blob is stable.
     #[test]
