@@ -15,11 +15,10 @@ use node::network::config::{Mdns, Transports};
 use node::node::Node;
 use node::volunteer::fetch::FetchRules;
 use node::volunteer::machine::OwnerLimits;
-use node::volunteer::{BuildLog, BuildUser, Limits, Outcome, Sandbox, Setup, Step, Workspace};
-use protocol::request::{Demand, Priority};
+use node::volunteer::{BuildLog, BuildUser, Limits, Outcome, Sandbox, Setup, Step, Surroundings, Workspace};
+use protocol::request::{Conditions, Demand, Priority};
 use protocol::ticket::Ticket;
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -157,6 +156,7 @@ fn wish(greeting: &str) -> Wish {
         require: ["os=linux", "arch=x86_64"].map(|word| word.parse().unwrap()).to_vec(),
         addresses: Vec::new(),
         demand: Demand::default(),
+        conditions: Conditions::Usual,
         priority: Priority::Normal,
         expires: None,
     }
@@ -183,7 +183,7 @@ async fn build_bare(sandbox: &Sandbox, folder: &Path, round: usize, greeting: &s
     let recipe = node::catalogue::by_name("hello").unwrap();
     let settings = recipe.resolve(&[("greeting".to_owned(), greeting.to_owned())]).unwrap();
     let spec = recipe.spec(settings.options, None, &[]).unwrap();
-    let plan = recipe.plan(&spec, &settings.effort, NonZeroU32::MIN).unwrap();
+    let plan = recipe.plan(&spec, &settings.effort, Surroundings::USUAL.ground(1)).unwrap();
     let (steps, smoke) = (plan.steps, plan.smoke.unwrap());
     let limits = Limits {
         wall: Duration::from_secs(60),
@@ -199,8 +199,16 @@ async fn build_bare(sandbox: &Sandbox, folder: &Path, round: usize, greeting: &s
     }
     workspace.hand_over().unwrap();
     let log = BuildLog::new(limits.log_bytes);
-    let mut enclosure =
-        sandbox.enclose(Setup { workspace, tools: Vec::new(), limits, environment: BTreeMap::new(), log }).unwrap();
+    let mut enclosure = sandbox
+        .enclose(Setup {
+            workspace,
+            tools: Vec::new(),
+            limits,
+            environment: BTreeMap::new(),
+            surroundings: Surroundings::USUAL,
+            log,
+        })
+        .unwrap();
     let never = CancellationToken::new();
     for argv in steps.into_iter().map(|step| step.argv).chain([smoke.argv]) {
         let end = enclosure.run(&Step { argv, environment: BTreeMap::new() }, &never).await;

@@ -107,6 +107,7 @@ fn fail(output: &Output, verb: Option<Spoken>, failure: &Failure) -> Exit {
 enum Spoken {
     Request,
     Matrix,
+    Check,
     Status,
     StatusOfRequest,
     Logs,
@@ -125,6 +126,7 @@ impl From<&Verb> for Spoken {
     fn from(verb: &Verb) -> Self {
         match verb {
             Verb::Request(args) if !args.matrix.is_empty() => Self::Matrix,
+            Verb::Request(args) if args.check => Self::Check,
             Verb::Request(_) | Verb::Fetch(_) => Self::Request,
             Verb::Status { request: None } => Self::Status,
             Verb::Status { request: Some(_) } => Self::StatusOfRequest,
@@ -167,6 +169,10 @@ fn failure_object(output: &Output, verb: Option<Spoken>, reason: String) -> io::
     let reason = Some(reason);
     match verb {
         Some(Spoken::Request) => output.object(&shape::RequestShape { reason, ..Default::default() }),
+        Some(Spoken::Check) => output.object(&verb::check::CheckShape {
+            request: shape::RequestShape { reason, ..Default::default() },
+            ..Default::default()
+        }),
         Some(Spoken::Matrix) => output.object(&verb::matrix::MatrixShape { reason, ..Default::default() }),
         Some(Spoken::Status) => output.object(&shape::StatusShape { reason, ..Default::default() }),
         Some(Spoken::StatusOfRequest) => output.object(&shape::RequestStatusShape { reason, ..Default::default() }),

@@ -345,6 +345,11 @@ pub(crate) fn interrupted(request: RequestId) -> Said {
     )
 }
 
+/// So many files.
+pub(crate) fn files(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
 /// The keyboard said stop while a farm holds several requests.
 pub(crate) fn interrupted_many(count: usize, again: &str) -> Said {
     Said::with_next(

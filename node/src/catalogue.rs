@@ -59,7 +59,7 @@ mod tests {
     use protocol::digest::Digest;
     use protocol::id::ManifestId;
     use protocol::platform::Require;
-    use protocol::recipe::{Plan, Settings, Sort, SourceRule};
+    use protocol::recipe::{Ground, Plan, Settings, Sort, SourceRule};
     use protocol::request::OptionValue;
     use std::num::NonZeroU32;
     use std::process::Command;
@@ -99,7 +99,8 @@ mod tests {
             let given = (!matches!(recipe.source(), SourceRule::Inline)).then(|| ManifestId(Digest::of(b"a source")));
             let platform: Vec<Require> = ["os=linux", "arch=x86_64"].iter().map(|text| text.parse().unwrap()).collect();
             let spec = recipe.spec(options, given, &platform).unwrap();
-            let Plan { steps, smoke, .. } = recipe.plan(&spec, &effort, NonZeroU32::new(3).unwrap()).unwrap();
+            let ground = Ground { jobs: NonZeroU32::MIN, here: "/build" };
+            let Plan { steps, smoke, .. } = recipe.plan(&spec, &effort, ground).unwrap();
             assert!(steps.iter().all(|step| step.argv.iter().all(|word| !word.contains(['{', '}']))), "{steps:?}");
             assert!(smoke.is_some(), "{}", recipe.name());
         }
@@ -125,7 +126,7 @@ mod tests {
             command.output().unwrap()
         };
         let spec = hello.spec(options, None, &[]).unwrap();
-        let plan = hello.plan(&spec, &effort, NonZeroU32::MIN).unwrap();
+        let plan = hello.plan(&spec, &effort, Ground { jobs: NonZeroU32::MIN, here: "/build" }).unwrap();
         for step in plan.steps {
             let output = run(&step.argv);
             assert!(output.status.success(), "{output:?}");

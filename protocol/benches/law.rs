@@ -14,7 +14,7 @@ use protocol::farm::command::{Command, Entry, Possession};
 use protocol::id::{CapabilityId, FarmId, PeerKey, RecipeId, RequestId};
 use protocol::platform::{Acceptance, Capability, Constraint, Requirement, Value};
 use protocol::report::Fingerprint;
-use protocol::request::{BuildSpec, Demand, OptionValue, Priority, Request, Source, Subscription};
+use protocol::request::{BuildSpec, Conditions, Demand, OptionValue, Priority, Request, Source, Subscription};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,6 +120,7 @@ impl Bench {
                 source: Source::Tree(protocol::id::ManifestId(digest("source", at))),
                 options: BTreeMap::from([("opt".parse().unwrap(), OptionValue::Integer(i64::from(at % 4)))]),
                 requirement: self.requirements[requirement as usize].clone(),
+                conditions: Conditions::Usual,
             },
             effort: BTreeMap::new(),
             priority: Priority::Normal,

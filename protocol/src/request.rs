@@ -133,6 +133,19 @@ pub struct BuildSpec {
     pub options: BTreeMap<Name, OptionValue>,
     /// What the recipe requires together with what `--platform` and `--require` add.
     pub requirement: Requirement,
+    /// In which conditions.
+    pub conditions: Conditions,
+}
+
+/// The conditions in which a build is made: those that every build has, and others that differ in all that a result must not
+/// depend on, so that one that does shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Conditions {
+    /// Those that every build has.
+    #[default]
+    Usual,
+    /// Another folder, host name, time zone and number of jobs, and other dates of files.
+    Other,
 }
 
 impl BuildSpec {
@@ -384,6 +397,7 @@ mod tests {
             source: Source::Inline,
             options: BTreeMap::from([("opt".parse().unwrap(), OptionValue::Integer(2))]),
             requirement: Requirement::none(),
+            conditions: Conditions::Usual,
         };
         let mut other = spec.clone();
         other.options.insert("opt".parse().unwrap(), OptionValue::Integer(3));
@@ -391,6 +405,7 @@ mod tests {
         let mut other = spec.clone();
         other.source = Source::Tree(ManifestId(Digest::of(b"tree")));
         assert_ne!(spec.key(), other.key());
+        assert_ne!(spec.key(), BuildSpec { conditions: Conditions::Other, ..spec.clone() }.key());
         assert_eq!(spec.key(), spec.clone().key());
     }
 

@@ -20,6 +20,7 @@ mod mail;
 mod mail_server;
 mod matrix;
 mod queue;
+mod reproducible;
 mod verbs;
 
 /// Whether this machine can run builds; says so where it cannot.

@@ -14,7 +14,7 @@ use node::client::session::Session;
 use node::client::wish::{SignedWish, Wish};
 use protocol::id::{BuildKey, RequestId};
 use protocol::recipe::Recipe;
-use protocol::request::{Address, Demand, Freshness, Priority, Subscription};
+use protocol::request::{Address, Conditions, Demand, Freshness, Priority, Subscription};
 use protocol::signed::Signed;
 use protocol::time::Span;
 use std::collections::BTreeSet;
@@ -79,6 +79,7 @@ pub(crate) fn any_wish(chance: &Chance) -> Wish {
             agree: NonZeroU8::new(if pick(4) == 0 { 2 } else { 1 }).unwrap(),
             freshness: if pick(6) == 0 { Freshness::Fresh } else { Freshness::Any },
         },
+        conditions: Conditions::Usual,
         priority: [Priority::Urgent, Priority::Normal, Priority::Batch][pick(3) as usize],
         expires: Some(Span::from_secs(600 + 60 * pick(10))),
     }

@@ -169,6 +169,9 @@ pub(crate) struct RequestArgs {
     /// Write to this address when it is done (may be repeated)
     #[arg(long, env = "NODE_EMAIL", value_name = "ADDR", value_delimiter = ',')]
     pub(crate) email: Vec<Address>,
+    /// Build twice, in conditions that differ, and say whether both came out the same
+    #[arg(long, env = "NODE_CHECK", value_parser = FalseyValueParser::new())]
+    pub(crate) check: bool,
     /// Return as soon as the farm holds the request and its source
     #[arg(long, env = "NODE_DETACH", value_parser = FalseyValueParser::new())]
     pub(crate) detach: bool,
@@ -269,6 +272,11 @@ impl Verb {
         if request.detach && request.output.is_some() {
             let text = "`--detach` fetches nothing and `--output` says where to put it: leave one out, and fetch later \
                         with `node fetch REQUEST --output DIR`";
+            return Err(text.to_owned());
+        }
+        if request.check && (request.detach || !request.matrix.is_empty() || request.agree.get() > 1) {
+            let text = "`--check` builds twice and compares: it goes neither with `--detach` nor with `--matrix` nor with \
+                        `--agree`";
             return Err(text.to_owned());
         }
         if request.revision.is_some() && request.source.is_none() {

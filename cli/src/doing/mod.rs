@@ -5,6 +5,7 @@
 
 mod alone;
 mod ask;
+mod check;
 mod errand;
 mod failure;
 mod fetch;

@@ -2,7 +2,7 @@
 
 use super::errand::{self, Asked, Seen, Went};
 use super::footing::{self, Alone, Footing};
-use super::{Place, failure, matrix};
+use super::{Place, check, failure, matrix};
 use crate::args::{Chosen, PlatformArg, RequestArgs, SourceArg};
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
@@ -14,7 +14,7 @@ use node::client::wish::Wish;
 use protocol::farm::explain::HowBuilt;
 use protocol::platform::Require;
 use protocol::recipe::Recipe;
-use protocol::request::{Demand, Freshness};
+use protocol::request::{Conditions, Demand, Freshness};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,9 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
     }
     let wish = wish(&[]);
     wish.spec().map_err(|error| failure::of_wish(&error))?;
+    if args.check {
+        return check::run(place, &args, wish, source, started).await;
+    }
     let footing = Footing::find(place, patience).await?;
     let asked = Asked { wish: &wish, source, patience, folder: args.output.clone() };
     let progress = place.output.progress();
@@ -132,6 +135,7 @@ fn wish_of(args: &RequestArgs, recipe: Recipe, source: Option<&Imported>, more: 
         require: platform.into_iter().chain(args.require.iter().cloned()).collect(),
         addresses: args.email.clone(),
         demand: Demand { agree: args.agree, freshness: if args.fresh { Freshness::Fresh } else { Freshness::Any } },
+        conditions: Conditions::Usual,
         priority: args.priority.into(),
         expires: Some(args.expires.0),
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod builds;
 pub(crate) mod cancel;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod farm;

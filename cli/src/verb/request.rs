@@ -39,10 +39,7 @@ pub(crate) fn delivered(
     elapsed: Duration,
 ) -> Result<Exit, Failure> {
     let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    let count = match files.len() {
-        1 => "1 file".to_owned(),
-        count => format!("{count} files"),
-    };
+    let count = sentences::files(files.len());
     output.say(&format!("{how} in {}: {count} in {}", sentences::span(elapsed), folder.display()));
     output.answer(&paths.join("\n"))?;
     shape.files = Some(files);

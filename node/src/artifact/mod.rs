@@ -12,6 +12,7 @@
 //! keeping a [`protocol::report::Judged`] for those who ask.
 
 pub mod checkout;
+pub mod compare;
 pub mod eviction;
 pub mod folder;
 pub mod gather;

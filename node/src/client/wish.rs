@@ -7,8 +7,8 @@ use protocol::id::{ManifestId, RequestId};
 use protocol::platform::Require;
 use protocol::recipe::{OptionError, Recipe, Settings, SpecError};
 use protocol::request::{
-    Address, BuildSpec, CheckedRequest, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Name, OptionValue, Priority,
-    Request, Subscription,
+    Address, BuildSpec, CheckedRequest, Conditions, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Name, OptionValue,
+    Priority, Request, Subscription,
 };
 use protocol::signed::Signed;
 use protocol::time::Span;
@@ -29,6 +29,8 @@ pub struct Wish {
     pub addresses: Vec<Address>,
     /// What has to be true first.
     pub demand: Demand,
+    /// In which conditions it is built.
+    pub conditions: Conditions,
     /// How urgent.
     pub priority: Priority,
     /// How long it waits; `None` for a week.
@@ -60,7 +62,8 @@ impl Wish {
     }
 
     fn spec_of(&self, options: BTreeMap<Name, OptionValue>) -> Result<BuildSpec, WishError> {
-        Ok(self.recipe.spec(options, self.source, &self.require)?)
+        let spec = self.recipe.spec(options, self.source, &self.require)?;
+        Ok(BuildSpec { conditions: self.conditions, ..spec })
     }
 
     /// Signs the request and one subscription for each address, or one for whoever looks by himself.

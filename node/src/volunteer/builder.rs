@@ -13,7 +13,7 @@ use super::machine::Share;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use super::{
     BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, NotAPattern,
-    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Tool, Workspace,
+    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Workspace,
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
 use crate::artifact::gather;
@@ -34,7 +34,7 @@ use protocol::tree::{Entry, Manifest, Mode, Node, TreePath};
 use protocol::wire::Control;
 use std::collections::BTreeMap;
 use std::io;
-use std::num::{NonZeroU8, NonZeroU32};
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,11 +124,12 @@ impl Builder {
             () = order.stop.cancelled() => return Err(Failure::Stopped),
             fetched = self.fetch_while_led(order) => fetched?,
         };
-        let jobs = NonZeroU32::new(u32::try_from(self.share.cores).unwrap_or(1)).unwrap_or(NonZeroU32::MIN);
         let effort = &order.request.request.effort;
-        let plan = recipe.plan(spec, effort, jobs).map_err(|error| Failure::BuildError(error.to_string()))?;
+        let surroundings = Surroundings::of(spec.conditions);
+        let ground = surroundings.ground(self.share.cores);
+        let plan = recipe.plan(spec, effort, ground).map_err(|error| Failure::BuildError(error.to_string()))?;
         let (name, limits) = (order.lease.to_string(), self.limits(&plan));
-        let room = Room { name, slot: order.slot, limits, log: order.log.clone() };
+        let room = Room { name, slot: order.slot, limits, surroundings, log: order.log.clone() };
         let mut enclosure = self.enclose(room, &source, plan.source_date_epoch).await?;
         times.fetched = started.elapsed();
         let building = Instant::now();
@@ -211,10 +212,10 @@ impl Builder {
 
     /// A fresh folder with the tree in it, shut in.
     async fn enclose(&self, room: Room, tree: &Tree, source_date_epoch: u64) -> Result<Enclosure, Failure> {
-        let Room { name, slot, limits, log } = room;
+        let Room { name, slot, limits, surroundings, log } = room;
         let work = self.work.clone();
         let workspace = blocking(move || Workspace::create(&work, &name, BuildUser::for_slot(slot))).await?;
-        let modified = Timestamp::from_millis(source_date_epoch * 1_000);
+        let modified = Timestamp::from_millis(source_date_epoch * 1_000) + surroundings.files_later;
         if let Err(error) = checkout(tree.chunks.clone(), &tree.manifest, &workspace.build_path(), modified).await {
             if let Err(Failure::Infrastructure(error)) = blocking(move || workspace.remove()).await {
                 tracing::warn!(error, "a work folder cannot be cleared");
@@ -227,11 +228,16 @@ impl Builder {
             }));
         }
         let sandbox = self.sandbox.clone();
+        let jobs = surroundings.ground(self.share.cores).jobs;
         let setup = Setup {
             workspace,
             tools: self.tools.clone(),
             limits,
-            environment: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), source_date_epoch.to_string())]),
+            environment: BTreeMap::from([
+                ("SOURCE_DATE_EPOCH".to_owned(), source_date_epoch.to_string()),
+                ("BUILD_CORES".to_owned(), jobs.to_string()),
+            ]),
+            surroundings,
             log,
         };
         blocking(move || {
@@ -294,7 +300,8 @@ impl Builder {
         };
         let said = BuildLog::new(limits.log_bytes);
         let name = format!("{}-smoke", order.lease);
-        let room = Room { name, slot: order.slot, limits, log: said.clone() };
+        let surroundings = Surroundings::of(order.request.request.spec.conditions);
+        let room = Room { name, slot: order.slot, limits, surroundings, log: said.clone() };
         let mut enclosure = self.enclose(room, artifact, source_date_epoch).await?;
         let step = Step { argv: test.argv.clone(), environment: BTreeMap::new() };
         let end = enclosure.run(&step, &order.stop).await;
@@ -316,6 +323,7 @@ struct Room {
     name: String,
     slot: u16,
     limits: Limits,
+    surroundings: Surroundings,
     log: BuildLog,
 }
 

@@ -17,6 +17,7 @@ use super::limits::Limits;
 use super::outcome::{Outcome, SandboxFailure, StepEnd, Usage};
 use super::process::{Order, supervise};
 use super::sandbox::{Confinement, Sandbox, Scene, Step, check_environment};
+use super::surroundings::Surroundings;
 use super::tool::{self, Tool};
 use super::workspace::{Workspace, WorkspaceError};
 
@@ -31,6 +32,8 @@ pub struct Setup {
     pub limits: Limits,
     /// Of every step, `SOURCE_DATE_EPOCH` among them.
     pub environment: BTreeMap<String, String>,
+    /// What steps see of place and time.
+    pub surroundings: Surroundings,
     /// Where the output of every step goes. Whoever made it says when it is finished.
     pub log: BuildLog,
 }
@@ -230,8 +233,8 @@ impl Shared {
     }
 
     fn supervise(&self, order: Order, step: &Step) -> StepEnd {
-        let Setup { workspace, tools, limits, environment, log: _ } = &self.setup;
-        let scene = Scene { workspace, tools, limits, environment, group: self.group.as_deref() };
+        let Setup { workspace, tools, limits, environment, surroundings, log: _ } = &self.setup;
+        let scene = Scene { workspace, tools, limits, environment, surroundings, group: self.group.as_deref() };
         supervise(order, || self.sandbox.start(&scene, step))
     }
 }

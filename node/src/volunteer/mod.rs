@@ -37,6 +37,7 @@ pub mod running;
 mod sandbox;
 mod seccomp;
 pub mod staff;
+mod surroundings;
 mod tool;
 mod verdicts;
 mod watch;
@@ -54,6 +55,7 @@ pub use output::{NotAPattern, OutputPattern};
 pub use probe::Unavailable;
 pub use process::DEATH_TIME;
 pub use sandbox::{BUILD_DIR, Confinement, HOME_DIR, Sandbox, Step};
+pub use surroundings::Surroundings;
 pub use tool::{Tool, ToolError};
 pub use workspace::{BUILD_UIDS, BuildUser, FIRST_BUILD_UID, Workspace, WorkspaceError, sweep};
 

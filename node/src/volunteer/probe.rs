@@ -17,6 +17,7 @@ use super::limits::Limits;
 use super::outcome::{Outcome, SandboxFailure};
 use super::sandbox::{Binding, Confinement, Sandbox, Step};
 use super::seccomp::Filters;
+use super::surroundings::Surroundings;
 use super::workspace::{BuildUser, Workspace};
 
 /// Options without which there is no sandbox; all are in bubblewrap 0.8.0.
@@ -167,6 +168,7 @@ impl Sandbox {
             limits: TRIAL,
             environment: BTreeMap::new(),
             log: BuildLog::new(TRIAL.log_bytes),
+            surroundings: Surroundings::USUAL,
         };
         let step = Step { argv: vec!["true".to_owned()], environment: BTreeMap::new() };
         let (end, log) = match try_once(self, setup, &step) {

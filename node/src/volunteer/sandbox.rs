@@ -26,10 +26,11 @@ use super::launcher::{Descent, Gate, Launch, LaunchError, Launched, Moment, Stag
 use super::limits::Limits;
 use super::outcome::SandboxFailure;
 use super::seccomp::Filters;
+use super::surroundings::Surroundings;
 use super::tool::Tool;
 use super::workspace::{Identity, Workspace};
 
-/// Where the work folder is inside.
+/// Where the work folder usually is inside.
 pub const BUILD_DIR: &str = "/build";
 /// Where `HOME` is inside.
 pub const HOME_DIR: &str = "/home/build";
@@ -120,13 +121,13 @@ impl Sandbox {
 
     /// Binds what the build needs, when we are an ordinary user and so is the build.
     fn show_to_caller<'a>(&self, scene: &Scene<'a>, start: &mut Launch<'a>) {
-        let workspace = scene.workspace;
+        let (workspace, build_dir) = (scene.workspace, scene.surroundings.build_dir);
         match self.binding {
             Binding::Descriptor => {
-                start.binds = vec![(workspace.build(), BUILD_DIR), (workspace.home(), HOME_DIR)];
+                start.binds = vec![(workspace.build(), build_dir), (workspace.home(), HOME_DIR)];
             }
             Binding::Path => {
-                for (folder, inside) in [(workspace.build_path(), BUILD_DIR), (workspace.home_path(), HOME_DIR)] {
+                for (folder, inside) in [(workspace.build_path(), build_dir), (workspace.home_path(), HOME_DIR)] {
                     start.options.extend(["--bind".into(), folder.into(), inside.into()]);
                 }
             }
@@ -152,7 +153,7 @@ impl Sandbox {
             "--gid",
             INNER_ID,
             "--hostname",
-            "build",
+            scene.surroundings.host_name,
             "--clearenv",
         ]
         .map(OsString::from)
@@ -186,7 +187,7 @@ impl Sandbox {
                 "--tmpfs",
                 "/tmp",
                 "--chdir",
-                BUILD_DIR,
+                scene.surroundings.build_dir,
             ]
             .map(OsString::from),
         );
@@ -197,7 +198,8 @@ impl Sandbox {
 /// Binds what the build needs, when we are root: bubblewrap runs as a user that may not enter the folders above.
 fn show_to_own(uid: u32, scene: &Scene<'_>, start: &mut Launch<'_>) -> Result<(), LaunchError> {
     let mut stage = Stage::new()?;
-    for (folder, inside) in [(scene.workspace.build(), BUILD_DIR), (scene.workspace.home(), HOME_DIR)] {
+    let folders = [(scene.workspace.build(), scene.surroundings.build_dir), (scene.workspace.home(), HOME_DIR)];
+    for (folder, inside) in folders {
         start.options.extend(["--bind".into(), stage.show(folder)?.into(), inside.into()]);
     }
     for prefix in scene.tools.iter().map(Tool::prefix) {
@@ -215,6 +217,7 @@ pub(super) struct Scene<'a> {
     pub(super) tools: &'a [Tool],
     pub(super) limits: &'a Limits,
     pub(super) environment: &'a BTreeMap<String, String>,
+    pub(super) surroundings: &'a Surroundings,
     pub(super) group: Option<&'a Group>,
 }
 
@@ -252,7 +255,7 @@ pub(super) fn check_environment(environment: &BTreeMap<String, String>) -> Resul
     }
 }
 
-/// Equal on every volunteer, so that equal sources can give equal outputs; then the attempt's own, then the step's.
+/// Equal on every volunteer in the same surroundings; then the attempt's own, then the step's.
 fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
     let tools = scene.tools.iter().map(|tool| format!("{}/bin:", tool.prefix().display()));
     let path = tools.chain(["/usr/bin:/bin".to_owned()]).collect::<String>();
@@ -262,7 +265,7 @@ fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
         ("HOME", HOME_DIR),
         ("TMPDIR", "/tmp"),
         ("LC_ALL", "C.UTF-8"),
-        ("TZ", "UTC"),
+        ("TZ", scene.surroundings.time_zone),
         ("PYTHONHASHSEED", "0"),
         ("PYTHONDONTWRITEBYTECODE", "1"),
         // For `make -j`: the host's count of processors is not this build's.

@@ -7,8 +7,8 @@ use super::fetch::FetchRules;
 use super::machine::{self, KNOWN_TOOLS, OfferedTool};
 use super::running::Running;
 use super::{
-    BuildLog, BuildUser, Confinement, EnclosureError, Limits, Outcome, Sandbox, Setup, Step, Tool, ToolError,
-    Unavailable,
+    BuildLog, BuildUser, Confinement, EnclosureError, Limits, Outcome, Sandbox, Setup, Step, Surroundings, Tool,
+    ToolError, Unavailable,
 };
 use super::{Workspace, WorkspaceError, sweep};
 use crate::artifact::Store;
@@ -210,7 +210,14 @@ async fn ask(
     let enclosing = tokio::task::spawn_blocking(move || -> Result<_, StaffError> {
         let workspace = Workspace::create(&work, name, BuildUser::for_slot(slot))?;
         workspace.hand_over()?;
-        Ok(preparing.enclose(Setup { workspace, tools, limits, environment: BTreeMap::new(), log: said })?)
+        Ok(preparing.enclose(Setup {
+            workspace,
+            tools,
+            limits,
+            environment: BTreeMap::new(),
+            surroundings: Surroundings::USUAL,
+            log: said,
+        })?)
     });
     let mut enclosure = enclosing.await.map_err(|_| StaffError::Ending)??;
     let mut told = Vec::new();

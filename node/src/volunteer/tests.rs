@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Absent, BuildLog, BuildUser, CollectLimits, Confinement, Enclosure, Limits, Outcome, OutputPattern, Sandbox, Setup,
-    Step, StepEnd, Tool, Workspace, sweep,
+    Step, StepEnd, Surroundings, Tool, Workspace, sweep,
 };
 use protocol::report::Limit;
 
@@ -70,7 +70,9 @@ impl Attempt {
         workspace.hand_over().unwrap();
         let environment = BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "1700000000".to_owned())]);
         let log = BuildLog::new(limits.log_bytes);
-        let enclosure = sandbox.enclose(Setup { workspace, tools, limits, environment, log }).unwrap();
+        let enclosure = sandbox
+            .enclose(Setup { workspace, tools, limits, environment, surroundings: Surroundings::USUAL, log })
+            .unwrap();
         Self { home, enclosure }
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::sandbox::{BUILD_DIR, HOME_DIR};
+use super::surroundings::Surroundings;
 
 /// A tool of the volunteer's owner, `--tool NAME=PREFIX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Tool {
             return Err(ToolError::NotPlain(refused));
         }
         const TAKEN: [&str; 8] = ["/usr", "/etc/alternatives", "/proc", "/dev", "/tmp", BUILD_DIR, HOME_DIR, "/bin"];
-        const CLOSED: [&str; 5] = ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR];
+        const CLOSED: [&str; 6] = ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR, Surroundings::OTHER.build_dir];
         let hides = |taken: &&str| Path::new(taken).starts_with(prefix);
         if TAKEN.iter().any(hides) || CLOSED.iter().any(|closed| prefix.starts_with(closed)) {
             return Err(ToolError::Reserved(refused));

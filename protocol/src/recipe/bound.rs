@@ -3,6 +3,7 @@
 use super::env::Variable;
 use super::option::{Choice, OptionRule, Sort, Spread};
 use super::pattern::MAX_VALUE_BYTES;
+use super::plan::MAX_HERE_BYTES;
 use super::template::{Piece, Word};
 use crate::request::Name;
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ impl Bound<'_> {
             Piece::Plain(text) => text.len(),
             // Ten digits of a u32; nineteen and a sign of an i64.
             Piece::Jobs => 10,
+            Piece::Here => MAX_HERE_BYTES,
             Piece::Option(name) => match self.0.get(name).map(|rule| &rule.sort) {
                 Some(Sort::Integer { .. }) => 20,
                 Some(Sort::Choice { choices, .. } | Sort::List { choices, spread: Spread::Words, .. }) => {

@@ -8,7 +8,7 @@ use super::error::{Part, Place, Problem};
 use super::files::file_entries;
 use super::option::{Choice, Effect, OptionRule, Sort, Spread, unknown};
 use super::pattern::MAX_VALUE_BYTES;
-use super::template::{JOBS, Word};
+use super::template::{HERE, JOBS, Word};
 use super::{
     Form, LANGUAGE, Limits, MAX_CHOICE_WORDS, MAX_CHOICES, MAX_FILES, MAX_LINE_BYTES, MAX_MIB, MAX_OPTIONS,
     MAX_OUTPUTS, MAX_RECIPE_BYTES, MAX_SOURCE_DATE_EPOCH, MAX_STEP_BYTES, MAX_STEPS, MAX_TIME, MAX_URL_BYTES,
@@ -120,7 +120,7 @@ fn line(text: &str) -> Result<(), Problem> {
 fn option(name: &Name, rule: &OptionRule) -> Result<(), Fault> {
     let at = |field: &str, problem| fault(["option".into(), name.into(), field.into()], problem);
     let missing = |field, sort| fault(["option".into(), name.into()], Problem::MissingField { field, sort });
-    if name.as_str() == JOBS || PLATFORM_KEYS.contains(&name.as_str()) {
+    if [JOBS, HERE].contains(&name.as_str()) || PLATFORM_KEYS.contains(&name.as_str()) {
         return Err(fault(["option".into(), name.into()], Problem::Reserved));
     }
     line(&rule.help).map_err(|problem| at("help", problem))?;

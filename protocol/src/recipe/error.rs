@@ -189,7 +189,9 @@ pub enum Problem {
         sort: &'static str,
     },
     /// The name stands for the number of cores, or a part of the platform.
-    #[error("`jobs`, `os` and `arch` mean the volunteer's cores and platform: call the option something else")]
+    #[error(
+        "`jobs`, `here`, `os` and `arch` mean the volunteer's cores, folder and platform: call the option something else"
+    )]
     Reserved,
     /// The range of an integer goes down.
     #[error("`min` is above `max`")]

@@ -5,10 +5,10 @@
 
 use super::env::Variable;
 use super::option::{OptionRule, Sort, Spread};
+use super::plan::Ground;
 use super::template::{Piece, Word};
 use crate::request::{Name, OptionValue};
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 
 /// Fills holes. The options were checked against the rules before.
 #[derive(Clone, Copy)]
@@ -16,7 +16,7 @@ pub(super) struct Filling<'a> {
     pub(super) rules: &'a BTreeMap<Name, OptionRule>,
     pub(super) options: &'a BTreeMap<Name, OptionValue>,
     pub(super) effort: &'a BTreeMap<Name, OptionValue>,
-    pub(super) jobs: NonZeroU32,
+    pub(super) ground: Ground<'a>,
 }
 
 impl<'a> Filling<'a> {
@@ -51,7 +51,8 @@ impl<'a> Filling<'a> {
         for piece in word.pieces() {
             match (piece, spread) {
                 (Piece::Plain(text), _) => filled.push_str(text),
-                (Piece::Jobs, _) => filled.push_str(&self.jobs.to_string()),
+                (Piece::Jobs, _) => filled.push_str(&self.ground.jobs.to_string()),
+                (Piece::Here, _) => filled.push_str(self.ground.here),
                 (Piece::Option(name), Some((spread, value))) if name == spread => filled.push_str(value),
                 (Piece::Option(name), _) => {
                     if let (Some(rule), Some(value)) = (self.rules.get(name), self.value(name)) {

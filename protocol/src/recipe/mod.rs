@@ -39,15 +39,15 @@ pub use files::InlineFile;
 pub use option::{Choice, Effect, OptionError, OptionRule, Settings, Sort, Spread};
 pub use output::{Output, OutputPattern, OutputPatternError, Presence};
 pub use pattern::{MAX_CLASSES, MAX_VALUE_BYTES, Pattern, PatternError};
-pub use plan::{Plan, SmokeTest, Step};
-pub use template::{JOBS, MAX_WORD_BYTES, Word, WordError};
+pub use plan::{Ground, MAX_HERE_BYTES, Plan, SmokeTest, Step};
+pub use template::{HERE, JOBS, MAX_WORD_BYTES, Word, WordError};
 
 use crate::codec;
 use crate::digest::Digest;
 use crate::id::{ManifestId, RecipeId};
 use crate::platform::{Constraint, MAX_KEYS, MAX_TEXT_BYTES, Require, Requirement, Value};
 use crate::report::Reproducibility;
-use crate::request::{BuildSpec, Name, OptionValue, Source};
+use crate::request::{BuildSpec, Conditions, Name, OptionValue, Source};
 use crate::time::Span;
 use crate::tree::TreePath;
 use serde::{Deserialize, Serialize};
@@ -369,7 +369,7 @@ impl Recipe {
             }
         };
         let requirement = self.requirement_with(&options, extra)?;
-        let spec = BuildSpec { recipe: self.id(), source, options, requirement };
+        let spec = BuildSpec { recipe: self.id(), source, options, requirement, conditions: Conditions::Usual };
         self.admit_spec(&spec)?;
         Ok(spec)
     }

@@ -9,6 +9,18 @@ use crate::time::Span;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+/// The longest path of a folder in which builds are made, in bytes.
+pub const MAX_HERE_BYTES: usize = 64;
+
+/// What a recipe may know of the place where it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ground<'a> {
+    /// How many jobs may run side by side: `{jobs}`.
+    pub jobs: NonZeroU32,
+    /// The absolute path of the folder in which the steps start: `{here}`; at most [`MAX_HERE_BYTES`].
+    pub here: &'a str,
+}
+
 /// A step to run: program, arguments and the variables to add.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -46,7 +58,7 @@ pub struct Plan {
 }
 
 impl Recipe {
-    /// What a volunteer with `jobs` cores does for a request with this spec and these options that do not change the result.
+    /// What a volunteer does on this ground for a request with this spec and these options that do not change the result.
     ///
     /// # Errors
     ///
@@ -55,11 +67,11 @@ impl Recipe {
         &self,
         spec: &BuildSpec,
         effort: &BTreeMap<Name, OptionValue>,
-        jobs: NonZeroU32,
+        ground: Ground<'_>,
     ) -> Result<Plan, SpecError> {
         self.admit(spec, effort)?;
         let circumstances = self.circumstances(&spec.options, &spec.requirement)?;
-        let filling = Filling { rules: &self.0.options, options: &spec.options, effort, jobs };
+        let filling = Filling { rules: &self.0.options, options: &spec.options, effort, ground };
         let steps: Vec<Step> = self
             .0
             .steps

@@ -1,4 +1,4 @@
-//! Words of a step with holes: `-O{opt}`, `{gc}`, `-j{jobs}`.
+//! Words of a step with holes: `-O{opt}`, `{gc}`, `-j{jobs}`, `{here}/out`.
 //!
 //! A hole is filled with the value of an option inside *one* word; nothing is ever split, joined or given to a shell. `{{`
 //! and `}}` are plain braces.
@@ -12,6 +12,8 @@ pub const MAX_WORD_BYTES: usize = 4_096;
 
 /// The name that stands for the volunteer's number of cores; no option may take it.
 pub const JOBS: &str = "jobs";
+/// The hole for the absolute path of the folder in which the build is made: the path is not the same in every build.
+pub const HERE: &str = "here";
 
 /// Why a text is not a word of a step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,8 +36,10 @@ pub(super) enum Piece {
     Plain(String),
     /// The value of an option.
     Option(Name),
-    /// The number of cores of the volunteer.
+    /// How many jobs may run side by side.
     Jobs,
+    /// The folder in which the build is made.
+    Here,
 }
 
 /// One word of a step, with holes.
@@ -71,7 +75,7 @@ impl Word {
     pub(super) fn options(&self) -> impl Iterator<Item = &Name> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Option(name) => Some(name),
-            Piece::Plain(_) | Piece::Jobs => None,
+            Piece::Plain(_) | Piece::Jobs | Piece::Here => None,
         })
     }
 
@@ -124,6 +128,7 @@ impl TryFrom<String> for Word {
             }
             pieces.push(match name {
                 JOBS => Piece::Jobs,
+                HERE => Piece::Here,
                 name => Piece::Option(name.parse().map_err(|_| WordError::Brace)?),
             });
             rest = after;
@@ -152,6 +157,7 @@ mod tests {
         assert_eq!(word("-O{opt}").unwrap().pieces, [plain("-O"), name("opt")]);
         assert_eq!(word("{gc}").unwrap().whole(), Some(&"gc".parse().unwrap()));
         assert_eq!(word("-j{jobs}x").unwrap().pieces, [plain("-j"), Piece::Jobs, plain("x")]);
+        assert_eq!(word("{here}/out").unwrap().pieces, [Piece::Here, plain("/out")]);
         assert_eq!(word("f() {{ {a}{b} }}").unwrap().pieces, [plain("f() { "), name("a"), name("b"), plain(" }")]);
         assert_eq!(word("{{opt}}").unwrap().plain(), Some("{opt}"));
         assert_eq!(word("").unwrap().plain(), Some(""));

@@ -91,8 +91,8 @@ fn given(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn cores(cores: u32) -> NonZeroU32 {
-    NonZeroU32::new(cores).unwrap()
+fn cores(jobs: u32) -> Ground<'static> {
+    Ground { jobs: NonZeroU32::new(jobs).unwrap(), here: "/build" }
 }
 
 /// What a volunteer does for these options, in the way a request brings them.
@@ -332,7 +332,7 @@ fn errors_say_where_and_what_instead() {
         (with("\"-O{opt}\", ", ""), "option.opt: no step uses option `opt`"),
         (
             with("[option.debug]", "[option.jobs]"),
-            "option.jobs: `jobs`, `os` and `arch` mean the volunteer's cores and platform",
+            "option.jobs: `jobs`, `here`, `os` and `arch` mean the volunteer's cores, folder and platform",
         ),
         (with("[\"cc\",", "[\"gcc\","), "step 2.run 1: `gcc` is run, so the recipe must require it: add \"tool.gcc\""),
         (with("[\"cc\",", "[\"/usr/bin/cc\","), "step 2.run 1: the first word is the program"),

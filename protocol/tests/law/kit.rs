@@ -13,7 +13,9 @@ use protocol::farm::notice::Notice;
 use protocol::id::{BuildKey, FarmId, JobId, LeaseId, ManifestId, NoticeId, PeerKey, RecipeId, RequestId};
 use protocol::platform::{Acceptance, Capability, Require, Requirement, Value};
 use protocol::report::{Fingerprint, Holding, Outcome, Report, Reproducibility, Smoke};
-use protocol::request::{Address, BuildSpec, Demand, Freshness, OptionValue, Priority, Request, Source, Subscription};
+use protocol::request::{
+    Address, BuildSpec, Conditions, Demand, Freshness, OptionValue, Priority, Request, Source, Subscription,
+};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::{Span, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,6 +136,7 @@ impl Ask {
                 source: Source::Inline,
                 options: BTreeMap::from([("opt".parse().unwrap(), OptionValue::Integer(self.option))]),
                 requirement: requirement(&self.requires),
+                conditions: Conditions::Usual,
             },
             effort: BTreeMap::new(),
             priority: self.priority,

@@ -92,6 +92,7 @@ async fn a_victim() {
         tools: Vec::new(),
         limits: ROOMY,
         environment: BTreeMap::new(),
+        surroundings: Surroundings::USUAL,
         log: BuildLog::new(ROOMY.log_bytes),
     };
     let mut enclosure = sandbox().enclose(setup).unwrap();

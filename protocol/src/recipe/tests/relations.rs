@@ -414,7 +414,7 @@ fn mistakes_in_relations_are_located() {
         (
             "[option.label]",
             "[option.arch]",
-            "option.arch: `jobs`, `os` and `arch` mean the volunteer's cores and platform",
+            "option.arch: `jobs`, `here`, `os` and `arch` mean the volunteer's cores, folder and platform",
         ),
     ];
     let mut wrong = Vec::new();
