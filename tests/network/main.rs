@@ -12,10 +12,12 @@ mod deadline;
 mod farm;
 mod guest;
 mod neighbours;
+mod wire;
 
 mod bulk;
 mod hostile;
 mod lan;
+mod large_source;
 mod lost;
 mod without_coordinator;
 
