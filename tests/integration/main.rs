@@ -21,6 +21,7 @@ mod mail_server;
 mod matrix;
 mod queue;
 mod reproducible;
+mod stranger;
 mod verbs;
 
 /// Whether this machine can run builds; says so where it cannot.

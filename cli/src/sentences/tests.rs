@@ -129,3 +129,18 @@ fn times_are_short_and_never_panic() {
     assert_eq!(moment(Timestamp::from_millis(1_700_000_000_999)), "2023-11-14T22:13:20Z");
     assert_eq!(moment(Timestamp::from_millis(u64::MAX)), "after the year 9999");
 }
+
+#[test]
+fn whoever_wants_agreement_hears_what_it_counts() {
+    let recipe = |reproducible: &str| {
+        let text = format!(
+            "recipe = 1\nname = \"x\"\ndescription = \"x\"\nreproducible = {reproducible}\n[[file]]\npath = \"a\"\ntext = \"a\"\n\
+             [[step]]\nrun = [\"true\"]\n[[output]]\npath = \"a\"\n[smoke]\nrun = [\"test\", \"-s\", \"a\"]\n"
+        );
+        Recipe::parse(&text).unwrap()
+    };
+    let two = NonZeroU8::new(2).unwrap();
+    assert_eq!(agreement(&recipe("true"), two), None);
+    assert_eq!(agreement(&recipe("false"), NonZeroU8::MIN), None);
+    assert!(agreement(&recipe("false"), two).unwrap().ends_with("2 volunteers whose builds pass its smoke test"));
+}
