@@ -118,14 +118,16 @@ fn with(name: &Name, rule: &OptionRule, found: &OptionValue, condition: &Conditi
     }
 }
 
-/// What to type so that an option has none of the unwanted values: its default, or else what is nearest at hand.
+/// What to type so that an option has none of the unwanted values: the rest of a list, or else its default, or else what is
+/// nearest at hand.
 fn without(name: &Name, rule: &OptionRule, found: &OptionValue, unwanted: &[String]) -> Option<String> {
     let is_good = |value: &OptionValue| !unwanted.iter().any(|unwanted| has(value, unwanted));
     if let OptionValue::List(values) = found {
         let kept: Vec<String> = values.iter().filter(|value| !unwanted.contains(value)).cloned().collect();
         let kept = OptionValue::List(kept);
-        let fits = rule.check(name, &kept).is_ok() && is_good(&kept);
-        return fits.then(|| kept.to_string());
+        if rule.check(name, &kept).is_ok() && is_good(&kept) {
+            return Some(kept.to_string());
+        }
     }
     let default = rule.default();
     if is_good(&default) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// As wide as the help of this program.
 const WIDTH: usize = 100;
 /// What can be typed stands beside the option's name up to this many characters, and in a line of its own beyond.
-const SHORT: usize = 20;
+const SHORT: usize = 16;
 
 /// The page.
 pub(super) fn text(recipe: &Recipe) -> String {

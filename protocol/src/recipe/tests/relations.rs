@@ -215,7 +215,7 @@ fn what_clashes_is_named_with_what_to_write_instead() {
         ),
         (
             &[("withmod", "cpyext"), ("gc", "boehm")],
-            "`withmod=cpyext` and `gc=boehm` exclude each other: write `--option gc=default`",
+            "`withmod=cpyext` and `gc=boehm` exclude each other: write `--option gc=default` or `--option withmod=signal,thread`",
         ),
     ] {
         let error = recipe.resolve(&given(pairs)).unwrap_err();
