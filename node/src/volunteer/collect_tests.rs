@@ -40,9 +40,13 @@ impl Left {
 
     fn take_within(&self, outputs: &[&str], limits: CollectLimits) -> Result<Vec<Collected>, CollectError> {
         let outputs: Vec<OutputPattern> = outputs.iter().map(|text| text.parse().unwrap()).collect();
+        self.take_these(&outputs, limits)
+    }
+
+    fn take_these(&self, outputs: &[OutputPattern], limits: CollectLimits) -> Result<Vec<Collected>, CollectError> {
         let build: OwnedFd = File::open(self.0.path()).unwrap().into();
         let mut taken = Vec::new();
-        collect(&build, rustix::process::geteuid().as_raw(), &outputs, &limits, |collected, file| {
+        collect(&build, rustix::process::geteuid().as_raw(), outputs, &limits, |collected, file| {
             let mut text = String::new();
             file.read_to_string(&mut text)?;
             assert_eq!(text.len() as u64, collected.size);
@@ -63,6 +67,21 @@ impl Left {
     fn refusal(&self, outputs: &[&str]) -> String {
         self.take(outputs).unwrap_err().to_string()
     }
+}
+
+#[test]
+fn an_optional_output_may_be_missing_and_nothing_else() {
+    let left = Left::new().file("lua", 0o755).link("lua", "link");
+    let take = |optional: &str| {
+        let outputs = ["lua".parse().unwrap(), optional.parse::<OutputPattern>().unwrap().with(Presence::Optional)];
+        let taken = left.take_these(&outputs, CollectLimits::default());
+        taken.map(|taken| taken.into_iter().map(|collected| collected.path).collect::<Vec<_>>())
+    };
+    for missing in ["luac", "no/folder", "*.so", "share/**"] {
+        assert_eq!(take(missing).unwrap(), ["lua"], "{missing}");
+        assert!(left.refusal(&["lua", missing]).ends_with("is not there"), "{missing}");
+    }
+    assert_eq!(take("link").unwrap_err().to_string(), "the output `link` is a symbolic link, not a file");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
     MAX_VARIABLES, MAX_VARIANTS, MAX_WORDS, MIN_SOURCE_DATE_EPOCH, Presence, Raised, SourceRule, StepRule, VariantRule,
 };
 use crate::codec;
-use crate::platform::MAX_KEYS;
+use crate::platform::{MAX_KEYS, Requirement};
 use crate::report::Reproducibility;
 use crate::request::{Name, OptionValue};
 use crate::time::Span;
@@ -303,7 +303,7 @@ fn variant(form: &Form, at: usize, rule: &VariantRule) -> Result<(), Fault> {
 fn step(form: &Form, at: usize, rule: &StepRule) -> Result<(), Fault> {
     let here = |field: &str, problem| fault(["step".into(), at.into(), field.into()], problem);
     conditions(form, &["step".into(), at.into(), "when".into()], &rule.when)?;
-    run(form, &rule.run).map_err(|(word, problem)| match word {
+    run(form, &rule.run, &rule.when).map_err(|(word, problem)| match word {
         Some(word) => fault(["step".into(), at.into(), "run".into(), word.into()], problem),
         None => here("run", problem),
     })?;
@@ -361,7 +361,7 @@ fn no_spaces(form: &Form, word: &Word) -> Result<(), Problem> {
 }
 
 /// Checks the words of a step or smoke test; the fault names the word it is in.
-fn run(form: &Form, words: &[Word]) -> Result<(), (Option<usize>, Problem)> {
+fn run(form: &Form, words: &[Word], when: &[Condition]) -> Result<(), (Option<usize>, Problem)> {
     count("words", words.len(), 1, MAX_WORDS).map_err(|problem| (None, problem))?;
     let program = words[0].plain().unwrap_or_default();
     if program.is_empty() || program.starts_with(['/', '-']) {
@@ -370,7 +370,7 @@ fn run(form: &Form, words: &[Word]) -> Result<(), (Option<usize>, Problem)> {
     let tool = format!("tool.{program}");
     if !program.contains('/')
         && !PLAIN_PROGRAMS.contains(&program)
-        && !form.requirement.iter().any(|(key, _)| key == tool)
+        && !requirements_with(form, when).any(|requirement| requirement.get(&tool).is_some())
     {
         return Err((Some(0), Problem::NotRequired(program.to_owned())));
     }
@@ -383,6 +383,15 @@ fn run(form: &Form, words: &[Word]) -> Result<(), (Option<usize>, Problem)> {
         holes(form, word, Holes::Words).map_err(|problem| (Some(at), problem))?;
     }
     Ok(())
+}
+
+/// What is required of every volunteer that runs a step under these conditions.
+fn requirements_with<'a>(form: &'a Form, when: &'a [Condition]) -> impl Iterator<Item = &'a Requirement> {
+    let counts = |variant: &&VariantRule| {
+        variant.when.iter().all(|wanted| when.iter().any(|condition| condition.implies(wanted)))
+    };
+    let variants = form.variants.iter().filter(counts).map(|variant| &variant.requirement);
+    std::iter::once(&form.requirement).chain(variants)
 }
 
 /// Whether a hole may stand for a list of words.
@@ -453,7 +462,7 @@ fn smoke(form: &Form) -> Result<(), Fault> {
             Reproducibility::NotClaimed => Err(fault(["reproducible".into()], Problem::NoSmoke)),
         };
     };
-    run(form, &smoke.run).map_err(|(word, problem)| match word {
+    run(form, &smoke.run, &[]).map_err(|(word, problem)| match word {
         Some(word) => fault(["smoke".into(), "run".into(), word.into()], problem),
         None => fault(["smoke".into(), "run".into()], problem),
     })?;

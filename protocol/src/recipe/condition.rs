@@ -49,6 +49,12 @@ impl Condition {
         PLATFORM_KEYS.contains(&self.subject.as_str())
     }
 
+    /// Whether `other` holds wherever this one does.
+    #[must_use]
+    pub fn implies(&self, other: &Self) -> bool {
+        self.subject == other.subject && self.values.iter().all(|value| other.values.contains(value))
+    }
+
     /// Whether an option with this value fulfils it.
     #[must_use]
     pub fn holds(&self, value: &OptionValue) -> bool {

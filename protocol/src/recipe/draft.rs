@@ -7,7 +7,7 @@
 use super::check::{Fault, check, fault};
 use super::draft_option::DraftOption;
 use super::error::{Part, Place, Position, Problem, RecipeError, RecipeErrors};
-use super::nearest::nearest;
+use super::wording::worded;
 use super::{
     Condition, DEFAULT_SOURCE_DATE_EPOCH, Form, InlineFile, LANGUAGE, Limits, MAX_RECIPE_BYTES, Output, OutputPattern,
     Presence, Raised, SmokeRule, SourceRule, StepRule, Variable, VariantRule, Word,
@@ -329,21 +329,9 @@ fn fault_at(place: &[Part], problem: Problem) -> Fault {
 
 /// Turns the reader's error into ours.
 fn misread(text: &str, error: &toml::de::Error) -> RecipeError {
-    let message = error.message().trim().to_owned();
-    let problem = Problem::Toml { nearest: meant(&message), message };
+    let problem = Problem::Toml(worded(error.message()));
     let position = error.span().map(|span| position(text, span));
     RecipeError { position, place: Place::default(), problem: Box::new(problem) }
-}
-
-/// The field that was probably meant, from serde's "unknown field `x`, expected one of `a`, `b`": the first quoted word
-/// is what was written, the others are what can be.
-fn meant(message: &str) -> Option<String> {
-    if !message.starts_with("unknown ") {
-        return None;
-    }
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let written = quoted.next()?;
-    nearest(written, quoted).map(str::to_owned)
 }
 
 /// The bytes of the text that hold the field at `place`, or as much of the way to it as there is.

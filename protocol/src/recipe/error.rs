@@ -132,13 +132,8 @@ pub enum Problem {
     #[error("`recipe = {0}`: this program reads recipe language 1")]
     Language(u32),
     /// Not TOML, or not the fields of a recipe.
-    #[error("{message}{}", .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
-    Toml {
-        /// What the reader says.
-        message: String,
-        /// The field that was probably meant.
-        nearest: Option<String>,
-    },
+    #[error("{0}")]
+    Toml(String),
     /// Not the canonical form of a recipe.
     #[error(transparent)]
     Codec(#[from] CodecError),

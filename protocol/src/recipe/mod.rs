@@ -30,6 +30,7 @@ mod output;
 mod pattern;
 mod plan;
 mod template;
+mod wording;
 
 pub use clash::{Clash, ClashKind};
 pub use condition::{Condition, ConditionError, MAX_CONDITION_VALUES, MAX_CONDITIONS, PLATFORM_KEYS};

@@ -299,7 +299,10 @@ fn errors_say_where_and_what_instead() {
             with("recipe = 1", "recipe = 2"),
             "line 3, column 10: recipe: `recipe = 2`: this program reads recipe language 1",
         ),
-        (with("name = \"brainf\"", "nam = \"brainf\""), "line 4, column 1: unknown field `nam`, expected one of"),
+        (
+            with("name = \"brainf\"", "nam = \"brainf\""),
+            "line 4, column 1: there is no `nam` here; did you mean `name`?",
+        ),
         (with("hint =", "hnt ="), "did you mean `hint`?"),
         (with("name = \"brainf\"", "name = \"Brain F\""), "line 4, column 8: `Brain F` is not a name"),
         (with("reproducible = false", "reproducible = maybe"), "line 7, column 16"),
@@ -353,13 +356,13 @@ fn errors_say_where_and_what_instead() {
         (with("size = 4096\n", ""), "line 9, column 2: source: `archive`, `sha256` and `size` go together"),
         (with("time_s = 600", "time_s = 0"), "limits.time_s: 0 is out of range: 1 to 172800"),
         (with("memory_mib = 512", "memory_mib = 2000000"), "limits.memory_mib: 2000000 is out of range"),
-        (with("[smoke]", "[smock]"), "unknown field `smock`, expected one of"),
+        (with("[smoke]", "[smock]"), "there is no `smock` here: there are recipe, name"),
         (
             with(&WHOLE[WHOLE.find("[smoke]").unwrap()..WHOLE.find("[limits]").unwrap()], "\n"),
             "line 7, column 16: reproducible: `reproducible = false` needs a `[smoke]` test",
         ),
         (with("[[step]]", "[[step"), "line 50, column"),
-        ("recipe = 1".to_owned(), "missing field `name`"),
+        ("recipe = 1".to_owned(), "`name` is missing: write `name = \"mine\"`"),
     ];
     let messages = rows.iter().map(|(text, expected)| (Recipe::parse(text).unwrap_err().to_string(), expected));
     let wrong: Vec<_> = messages.filter(|(message, expected)| !message.contains(**expected)).collect();

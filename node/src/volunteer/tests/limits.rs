@@ -90,6 +90,24 @@ async fn the_deadline_kills_what_ignores_signals_and_counts_over_steps() {
 }
 
 #[tokio::test]
+async fn a_step_may_have_less_time_than_is_left_and_never_more() {
+    let mut attempt = Attempt::new(&sandbox(), Limits { wall: Duration::from_secs(8), ..ROOMY }, &[]);
+    let before = attempt.enclosure.left();
+    let never = CancellationToken::new();
+    let (short, long) = (Duration::from_millis(400), Duration::from_secs(3_600));
+    let end = attempt.enclosure.run_within(short, &step(&["sleep", "600"]), &never).await;
+    assert_limit(&end.outcome, Limit::Deadline);
+    let left = attempt.enclosure.left();
+    assert!(left <= before - short && left > Duration::from_secs(1), "{left:?}");
+    assert_exit(&attempt.shell("true").await, 0);
+    let started = Instant::now();
+    let end = attempt.enclosure.run_within(long, &step(&["sleep", "600"]), &never).await;
+    assert_limit(&end.outcome, Limit::Deadline);
+    assert!(started.elapsed() < before + Duration::from_secs(10), "{:?}", started.elapsed());
+    attempt.close().await;
+}
+
+#[tokio::test]
 async fn the_disk_is_limited_against_big_many_and_promised_files() {
     let limits = Limits { disk_bytes: 32 << 20, wall: Duration::from_secs(40), memory_bytes: 1 << 30, ..ROOMY };
     for script in [

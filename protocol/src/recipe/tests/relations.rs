@@ -107,7 +107,11 @@ env = { CFLAGS = "{flavours}" }
 
 [[step]]
 when = ["os=darwin", "opt=jit"]
-run = ["./sign"]
+run = ["codesign"]
+
+[[variant]]
+when = ["os=darwin"]
+requires = ["tool.codesign"]
 
 [[output]]
 path = "pypy-c"
@@ -287,7 +291,7 @@ fn steps_outputs_and_variables_depend_on_the_platform() {
     assert_eq!((linux.limits.time, linux.source_date_epoch), (Span::from_secs(3600), 1_700_000_000));
 
     let arm = plan(&[("opt", "jit")], &["os=darwin", "arch=aarch64"]);
-    assert_eq!(arm.steps.iter().map(|step| step.argv[0].as_str()).collect::<Vec<_>>(), ["python2", "./sign"]);
+    assert_eq!(arm.steps.iter().map(|step| step.argv[0].as_str()).collect::<Vec<_>>(), ["python2", "codesign"]);
     assert_eq!(variable(&arm, 0, "CFLAGS").as_deref(), Some("-O1"), "a variant comes before the recipe");
     assert_eq!(
         (variable(&arm, 0, "EXTRA"), variable(&arm, 0, "PYPY_GC_MAX")),
@@ -396,6 +400,16 @@ fn mistakes_in_relations_are_located() {
             "requires = [\"header.gc.h\"]",
             "requires = [\"os=linux\"]",
             "variant 2.requires: a variant cannot require `os`",
+        ),
+        (
+            "when = [\"os=darwin\", \"opt=jit\"]",
+            "when = [\"opt=jit\"]",
+            "step 3.run 1: `codesign` is run, so the recipe must require it",
+        ),
+        (
+            "when = [\"os=darwin\"]\nrequires",
+            "when = [\"os=darwin\", \"gc=boehm\"]\nrequires",
+            "step 3.run 1: `codesign` is run, so the recipe must require it",
         ),
         ("requires = [\"header.gc.h\"]", "", "variant 2: a variant adds something"),
         ("memory_mib = 4096 }", "memory_mib = 0 }", "variant 3.limits.memory_mib: 0 is out of range"),
