@@ -165,6 +165,12 @@ pub(crate) fn ended(ended: &Ended, request: RequestId) -> Said {
 
 fn policy(end: &PolicyEnd, request: &str) -> Said {
     match end {
+        PolicyEnd::Limit(limit @ Limit::Step(_)) => Said::with_next(
+            format!("stopped at a limit: it {} ({limit})", beyond(*limit)),
+            format!(
+                "`node logs {request}` shows how far it came; whoever writes the recipe can raise the step's `time_s`"
+            ),
+        ),
         PolicyEnd::Limit(limit) => Said::with_next(
             format!("stopped at a limit: it {} ({limit})", beyond(*limit)),
             format!("`node logs {request}` shows how far it came; a volunteer whose owner allows more may do it"),

@@ -194,7 +194,7 @@ impl Requirement {
     pub fn add(&mut self, key: impl Into<String>, constraint: Constraint) {
         let key = key.into();
         let keep_old = match (self.0.get(&key), &constraint) {
-            (Some(Constraint::AtLeast(old)), Constraint::AtLeast(new)) => old.at_least(new),
+            (Some(Constraint::AtLeast(old) | Constraint::Is(old)), Constraint::AtLeast(new)) => old.at_least(new),
             (Some(_), Constraint::Present) => true,
             _ => false,
         };
@@ -560,6 +560,14 @@ mod tests {
             requirement.add(key, constraint);
         }
         assert_eq!(requirement.iter().collect::<Vec<_>>(), [("tool.cc", &Constraint::AtLeast(version("12")))]);
+        let Require { key, constraint } = "tool.cc=13.2".parse().unwrap();
+        requirement.add(key, constraint);
+        requirement.add("tool.cc", Constraint::AtLeast(version("12")));
+        assert_eq!(
+            requirement.get("tool.cc"),
+            Some(&Constraint::Is(version("13.2"))),
+            "one version is above the bound"
+        );
     }
 
     #[test]

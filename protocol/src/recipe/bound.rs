@@ -2,11 +2,15 @@
 
 use super::env::Variable;
 use super::option::{Choice, OptionRule, Sort, Spread};
-use super::pattern::MAX_VALUE_BYTES;
 use super::plan::MAX_HERE_BYTES;
 use super::template::{Piece, Word};
 use crate::request::Name;
 use std::collections::BTreeMap;
+
+/// What a length takes in canonical CBOR, at most.
+const LENGTH: usize = 3;
+/// What the sort of a value takes: a map of one, and its name.
+const KIND: usize = 9;
 
 /// Lengths at worst, in bytes.
 #[derive(Clone, Copy)]
@@ -21,6 +25,20 @@ impl Bound<'_> {
     /// Of what a variable is set to.
     pub(super) fn variable(self, variable: &Variable) -> usize {
         self.words(variable.words())
+    }
+
+    /// Of the names and values of all options, as a request holds them.
+    pub(super) fn settings(self) -> usize {
+        let value = |rule: &OptionRule| match &rule.sort {
+            Sort::Bool { .. } => 1,
+            Sort::Integer { .. } => 9,
+            Sort::Text { pattern, .. } => pattern.longest() + LENGTH,
+            Sort::Choice { choices, .. } => longest(choices) + LENGTH,
+            Sort::List { choices, .. } => {
+                choices.iter().map(|choice| choice.value.len() + LENGTH).sum::<usize>() + LENGTH
+            }
+        };
+        self.0.iter().map(|(name, rule)| name.as_str().len() + LENGTH + KIND + value(rule)).sum()
     }
 
     fn word(self, word: &Word) -> usize {
@@ -41,7 +59,6 @@ impl Bound<'_> {
     }
 
     fn piece(self, piece: &Piece) -> usize {
-        let longest = |choices: &[Choice]| choices.iter().map(|choice| choice.value.len()).max().unwrap_or(0);
         match piece {
             Piece::Plain(text) => text.len(),
             // Ten digits of a u32; nineteen and a sign of an i64.
@@ -55,7 +72,9 @@ impl Bound<'_> {
                 Some(Sort::List { choices, spread: Spread::Joined(between), .. }) => {
                     choices.iter().map(|choice| choice.value.len() + between.len()).sum()
                 }
-                Some(Sort::Bool { .. } | Sort::Text { .. }) | None => MAX_VALUE_BYTES,
+                Some(Sort::Text { pattern, .. }) => pattern.longest(),
+                // No word holds it but as a whole.
+                Some(Sort::Bool { .. }) | None => 0,
             },
         }
     }
@@ -67,4 +86,8 @@ impl Bound<'_> {
             _ => 1,
         }
     }
+}
+
+fn longest(choices: &[Choice]) -> usize {
+    choices.iter().map(|choice| choice.value.len()).max().unwrap_or(0)
 }

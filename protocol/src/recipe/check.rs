@@ -11,8 +11,9 @@ use super::pattern::MAX_VALUE_BYTES;
 use super::template::{HERE, JOBS, Word};
 use super::{
     Form, LANGUAGE, Limits, MAX_CHOICE_WORDS, MAX_CHOICES, MAX_FILES, MAX_LINE_BYTES, MAX_MIB, MAX_OPTIONS,
-    MAX_OUTPUTS, MAX_RECIPE_BYTES, MAX_SOURCE_DATE_EPOCH, MAX_STEP_BYTES, MAX_STEPS, MAX_TIME, MAX_URL_BYTES,
-    MAX_VARIABLES, MAX_VARIANTS, MAX_WORDS, MIN_SOURCE_DATE_EPOCH, Presence, Raised, SourceRule, StepRule, VariantRule,
+    MAX_OUTPUTS, MAX_RECIPE_BYTES, MAX_SETTINGS_BYTES, MAX_SOURCE_DATE_EPOCH, MAX_STEP_BYTES, MAX_STEPS, MAX_TIME,
+    MAX_URL_BYTES, MAX_VARIABLES, MAX_VARIANTS, MAX_WORDS, MIN_SOURCE_DATE_EPOCH, Presence, Raised, SourceRule,
+    StepRule, VariantRule,
 };
 use crate::codec;
 use crate::platform::{MAX_KEYS, Requirement};
@@ -96,6 +97,10 @@ fn whole(form: &Form) -> Result<(), Fault> {
         let problem = Problem::Range { found: form.source_date_epoch, min: *epochs.start(), max: *epochs.end() };
         return Err(fault(["source_date_epoch".into()], problem));
     }
+    let len = Bound(&form.options).settings();
+    if len > MAX_SETTINGS_BYTES {
+        return Err(fault(["option".into()], Problem::Settings { len, max: MAX_SETTINGS_BYTES }));
+    }
     let counts = [
         ("option", "options", form.options.len(), 0, MAX_OPTIONS),
         ("file", "files", form.files.len(), 0, MAX_FILES),
@@ -119,7 +124,6 @@ fn line(text: &str) -> Result<(), Problem> {
 
 fn option(name: &Name, rule: &OptionRule) -> Result<(), Fault> {
     let at = |field: &str, problem| fault(["option".into(), name.into(), field.into()], problem);
-    let missing = |field, sort| fault(["option".into(), name.into()], Problem::MissingField { field, sort });
     if [JOBS, HERE].contains(&name.as_str()) || PLATFORM_KEYS.contains(&name.as_str()) {
         return Err(fault(["option".into(), name.into()], Problem::Reserved));
     }
@@ -138,9 +142,6 @@ fn option(name: &Name, rule: &OptionRule) -> Result<(), Fault> {
         }
         Sort::Bool { yes, no, .. } => {
             plain(yes).and_then(|()| plain(no)).map_err(|problem| at("words", problem))?;
-            if yes.is_empty() && no.is_empty() {
-                return Err(missing("words", "bool"));
-            }
         }
         Sort::Integer { min, max, .. } if min > max => return Err(at("min", Problem::EmptyRange)),
         Sort::Integer { .. } | Sort::Text { .. } => {}
@@ -410,6 +411,9 @@ fn holes(form: &Form, word: &Word, kind: Holes) -> Result<(), Problem> {
         let stands_alone = kind == Holes::Words && word.whole().is_some();
         match &rule.sort {
             Sort::Bool { .. } if !stands_alone => return Err(Problem::BoolInWord(name.clone())),
+            Sort::Bool { yes, no, .. } if yes.is_empty() && no.is_empty() => {
+                return Err(Problem::BoolWithoutWords(name.clone()));
+            }
             Sort::List { spread: Spread::Words, .. } => {
                 if kind == Holes::Inside {
                     return Err(Problem::ListInText(name.clone()));

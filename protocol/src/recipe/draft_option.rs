@@ -24,7 +24,7 @@ impl DraftSort {
     fn described(self) -> (&'static str, &'static str) {
         match self {
             Self::Choice => ("choice", "`help`, `choices`, `default` and perhaps `words`"),
-            Self::Bool => ("bool", "`help`, `words` and `default`"),
+            Self::Bool => ("bool", "`help`, `default` and perhaps `words`"),
             Self::Integer => ("integer", "`help`, `min`, `max` and `default`"),
             Self::Text => ("text", "`help`, `pattern` and `default`"),
             Self::List => ("list", "`help`, `choices`, `default` and perhaps `words` or `join`, and `may_be_empty`"),
@@ -104,7 +104,7 @@ impl DraftOption {
     }
 
     fn bool(&mut self, name: &Name) -> Result<Sort, Fault> {
-        let mut words = self.words.take().ok_or_else(|| self.missing(name, "words"))?;
+        let mut words = self.words.take().unwrap_or_default();
         let (yes, no) = (words.remove("true").unwrap_or_default(), words.remove("false").unwrap_or_default());
         if let Some(value) = words.into_keys().next() {
             return Err(fault_of_word(name, value));

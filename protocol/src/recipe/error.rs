@@ -188,6 +188,17 @@ pub enum Problem {
         "`jobs`, `here`, `os` and `arch` mean the volunteer's cores, folder and platform: call the option something else"
     )]
     Reserved,
+    /// Options whose values would not fit into a request.
+    #[error("the values of all options can take {len} bytes together: at most {max} fit into a request")]
+    Settings {
+        /// Bytes at worst.
+        len: usize,
+        /// Limit.
+        max: usize,
+    },
+    /// A bool in a word that has none for either value.
+    #[error("`{{{0}}}` has no words: write `words = {{ true = [\"WORD\"] }}` in the option, or ask for it in a `when`")]
+    BoolWithoutWords(Name),
     /// The range of an integer goes down.
     #[error("`min` is above `max`")]
     EmptyRange,

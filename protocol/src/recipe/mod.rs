@@ -66,6 +66,8 @@ pub const MAX_CHOICES: usize = 128;
 pub const MAX_VARIANTS: usize = 32;
 /// The most words that a value stands for.
 pub const MAX_CHOICE_WORDS: usize = 32;
+/// The most bytes that names and values of all options take in a request, whatever is chosen.
+pub const MAX_SETTINGS_BYTES: usize = 4 << 10;
 /// The most steps.
 pub const MAX_STEPS: usize = 64;
 /// The most words of a step.

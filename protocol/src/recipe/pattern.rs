@@ -75,6 +75,12 @@ impl Pattern {
         ends[bytes.len()]
     }
 
+    /// The greatest length of a text that matches, in bytes.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.classes.iter().map(|class| class.most).sum()
+    }
+
     /// Whether a text that matches can hold this character.
     #[must_use]
     pub fn admits(&self, character: u8) -> bool {
@@ -155,9 +161,10 @@ impl TryFrom<String> for Pattern {
             classes.push(Class { set, least, most });
             rest = after;
         }
-        match classes.iter().map(|class| class.most).sum::<usize>() {
+        let pattern = Self { text, classes };
+        match pattern.longest() {
             0 => Err(PatternError::Classes),
-            1..=MAX_VALUE_BYTES => Ok(Self { text, classes }),
+            1..=MAX_VALUE_BYTES => Ok(pattern),
             _ => Err(PatternError::TooLong),
         }
     }

@@ -376,8 +376,14 @@ fn everything_is_bounded() {
     assert!(matches!(*Recipe::parse(&many).unwrap_err().problem, Problem::Count { what: "steps", .. }));
 
     let holes = "{label}".repeat(500);
-    let growing = with("\"target.py\"", &vec![format!("\"{holes}\""); 3].join(", "));
+    let growing = with("\"target.py\"", &vec![format!("\"{holes}\""); 40].join(", "));
     assert!(matches!(*Recipe::parse(&growing).unwrap_err().problem, Problem::LongStep { .. }));
+
+    let option = |at: usize| {
+        format!("[option.text{at}]\ntype = \"text\"\nhelp = \"h\"\npattern = \"[a]{{0,255}}\"\ndefault = \"\"\n\n")
+    };
+    let many = with("[[file]]", &((0..16).map(option).collect::<String>() + "[[file]]"));
+    assert!(matches!(*Recipe::parse(&many).unwrap_err().problem, Problem::Settings { .. }));
 
     let large = with("print(1)", &"x".repeat(MAX_RECIPE_BYTES));
     assert!(matches!(*Recipe::parse(&large).unwrap_err().problem, Problem::TooLarge { .. }));

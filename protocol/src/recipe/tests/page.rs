@@ -102,6 +102,7 @@ fn the_bounds_on_the_page_are_those_of_the_language() {
     for said in [
         bounds,
         format!("grow beyond {} KiB", MAX_STEP_BYTES >> 10),
+        format!("the values of all options not beyond {} KiB", MAX_SETTINGS_BYTES >> 10),
         format!("Without it {DEFAULT_SOURCE_DATE_EPOCH},"),
         format!("From {MIN_SOURCE_DATE_EPOCH} (1980) to {MAX_SOURCE_DATE_EPOCH} (2100)"),
         format!("at most {} |", MAX_TIME.as_millis() / 1_000),

@@ -470,6 +470,22 @@ fn a_build_that_would_leave_nothing_is_not_asked_for() {
     assert_eq!(error, SpecError::NoOutput { recipe: name("pypy") });
 }
 
+#[test]
+fn a_bool_that_only_conditions_ask_for_needs_no_words() {
+    let text = |run: &str, when: &str| {
+        format!(
+            "recipe = 1\nname = \"x\"\ndescription = \"x\"\nreproducible = true\n\
+             [option.docs]\ntype = \"bool\"\nhelp = \"h\"\ndefault = false\n\
+             [[file]]\npath = \"a\"\ntext = \"a\"\n[[step]]\n{when}\nrun = [\"true\"{run}]\n[[output]]\npath = \"a\"\n"
+        )
+    };
+    let recipe = Recipe::parse(&text("", "when = [\"docs=true\"]")).unwrap();
+    assert_eq!(planned(&recipe, &[("docs", "true")], 1).steps.len(), 1);
+    assert_eq!(planned(&recipe, &[], 1).steps.len(), 0);
+    let error = Recipe::parse(&text(", \"{docs}\"", "")).unwrap_err().to_string();
+    assert!(error.contains("step 1.run 2: `{docs}` has no words: write `words = { true = [\"WORD\"] }`"), "{error}");
+}
+
 /// Any value of an option as somebody types it, many of them wrong.
 fn any_value() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
@@ -521,9 +537,19 @@ proptest! {
             prop_assert!(argv <= bound.words(&rule.run), "{argv} {rule:?}");
             prop_assert!(argv + env <= MAX_STEP_BYTES);
         }
+        let taken = codec::encode(&spec.options).len() + codec::encode(&effort).len();
+        prop_assert!(taken <= bound::Bound(recipe.options()).settings() + 6, "{taken}");
         // What is printed is what can be typed.
         for (name, value) in spec.options.iter().chain(&effort) {
             prop_assert_eq!(&recipe.options()[name].read(name, &value.to_string()).unwrap(), value);
+        }
+    }
+
+    /// What is read as a condition prints as it was written.
+    #[test]
+    fn conditions_print_as_they_are_written(text in "[a-z0-9._+-]{1,9}=[ -~]{0,20}") {
+        if let Ok(condition) = Condition::try_from(text.clone()) {
+            prop_assert_eq!(condition.to_string(), text);
         }
     }
 
