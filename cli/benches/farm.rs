@@ -134,6 +134,7 @@ async fn start(folder: &Path, name: &str, farm: FarmChoice) -> Node {
             limits: OwnerLimits::default(),
             accept: Accept::Catalogue,
             tools: Vec::new(),
+            aliases: Vec::new(),
             fetch: FetchRules::default(),
         }),
     };
@@ -203,6 +204,7 @@ async fn build_bare(sandbox: &Sandbox, folder: &Path, round: usize, greeting: &s
         .enclose(Setup {
             workspace,
             tools: Vec::new(),
+            aliases: Vec::new(),
             limits,
             environment: BTreeMap::new(),
             surroundings: Surroundings::USUAL,

@@ -196,6 +196,8 @@ pub(crate) struct RequestStatusShape {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) manifest: Option<String>,
     pub(crate) volunteer: Option<String>,
+    /// Distribution, libc and the tools that the recipe requires, with versions, where it is or was built.
+    pub(crate) environment: Option<BTreeMap<String, String>>,
     pub(crate) submitted_at_ms: Option<u64>,
     pub(crate) started_at_ms: Option<u64>,
     pub(crate) ended_at_ms: Option<u64>,
@@ -215,6 +217,7 @@ impl RequestStatusShape {
             outcome: ended.outcome,
             manifest: ended.manifest,
             volunteer: ended.volunteer,
+            environment: view.environment.as_ref().map(|environment| environment.0.clone()),
             submitted_at_ms: Some(view.submitted_at.as_millis()),
             started_at_ms: view.started_at.map(Timestamp::as_millis),
             ended_at_ms: view.ended_at.map(Timestamp::as_millis),
@@ -250,6 +253,8 @@ pub(crate) struct BuildShape {
     pub(crate) manifest: String,
     pub(crate) size: u64,
     pub(crate) holders: u32,
+    /// Distribution, libc and the tools that the recipe requires, with versions.
+    pub(crate) environment: BTreeMap<String, String>,
     pub(crate) decided_at_ms: u64,
 }
 
@@ -261,6 +266,7 @@ impl From<&BuildRow> for BuildShape {
             manifest: row.manifest.to_string(),
             size: row.size_bytes,
             holders: row.holders,
+            environment: row.environment.0.clone(),
             decided_at_ms: row.decided_at.as_millis(),
         }
     }

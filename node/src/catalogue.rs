@@ -52,6 +52,23 @@ pub fn ids() -> BTreeSet<RecipeId> {
     IDS.keys().copied().collect()
 }
 
+/// The facts of a volunteer that any of them may ask for, whatever the options, by dotted key.
+#[must_use]
+pub fn keys() -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for recipe in all() {
+        let always = recipe.requirement();
+        let sometimes = recipe.variants().iter().flat_map(|variant| variant.requirement.iter());
+        keys.extend(always.iter().chain(sometimes).map(|(key, _)| key.to_owned()));
+    }
+    keys
+}
+
+/// The headers that any of them may ask for.
+pub fn headers() -> impl Iterator<Item = String> {
+    keys().into_iter().filter_map(|key| Some(key.strip_prefix("header.")?.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test says aloud that it did not run")]

@@ -11,7 +11,7 @@ use crate::volunteer::duty::Volunteer;
 use protocol::id::BuildKey;
 use protocol::signed::Signed;
 use protocol::ticket::Ticket;
-use protocol::wire::{Answer, CLAIM_WAIT, Control, MAX_ROWS, Park, Refusal};
+use protocol::wire::{Answer, CLAIM_WAIT, Control, Park, Refusal, fitting};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -159,8 +159,7 @@ impl Router {
             volunteers.retain(|view| view.volunteer != own.volunteer);
             volunteers.insert(0, own);
         }
-        volunteers.truncate(MAX_ROWS);
-        Answer::Volunteers(volunteers)
+        Answer::Volunteers(fitting(volunteers))
     }
 
     /// A judged build that is kept here; whoever asks checks the verdict himself.

@@ -6,12 +6,13 @@
 //!
 //! The connection says who calls: its peer id is authenticated, and a handler sees it as [`PeerKey`].
 
+use crate::codec;
 use crate::digest::Digest;
 use crate::farm::command::{Rejection, Submitted};
 use crate::farm::explain::{Presence, RequestView};
 use crate::id::{BuildKey, JobId, LeaseId, ManifestId, PeerKey, RequestId};
 use crate::platform::Capability;
-use crate::report::Judged;
+use crate::report::{Fingerprint, Judged};
 use crate::request::Priority;
 use crate::signed::Signed;
 use crate::ticket::Ticket;
@@ -31,8 +32,21 @@ pub const CLAIM_WAIT: Duration = Duration::from_secs(50);
 pub const MAX_LOG_BYTES: usize = 64 << 10;
 /// The most rows of a list in one answer.
 pub const MAX_ROWS: usize = 500;
+/// Room for what is around the rows of an answer.
+const ROW_FRAME_BYTES: usize = 1 << 10;
 /// The version of this protocol family.
 pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The first of `rows` that fit into one answer.
+pub fn fitting<R: Serialize>(rows: impl IntoIterator<Item = R>) -> Vec<R> {
+    let mut room = MAX_CONTROL_BYTES - ROW_FRAME_BYTES;
+    let fits = |row: &R| {
+        let left = room.checked_sub(codec::encode(row).len());
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    rows.into_iter().take(MAX_ROWS).take_while(fits).collect()
+}
 
 /// The first exchange on a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,6 +272,8 @@ pub struct BuildRow {
     pub size_bytes: u64,
     /// Peers known to hold it.
     pub holders: u32,
+    /// The environment it was built in.
+    pub environment: Fingerprint,
     /// The farm's time.
     pub decided_at: Timestamp,
 }

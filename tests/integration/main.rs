@@ -22,6 +22,7 @@ mod matrix;
 mod queue;
 mod reproducible;
 mod stranger;
+mod toolchain;
 mod verbs;
 
 /// Whether this machine can run builds; says so where it cannot.

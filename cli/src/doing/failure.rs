@@ -13,6 +13,7 @@ use node::home::HomeError;
 use node::network::CallError;
 use node::node::StartError;
 use node::volunteer::staff::StaffError;
+use node::volunteer::survey::SurveyError;
 
 fn failure(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Failure {
     Failure::new(exit, Said::with_next(what, next))
@@ -155,7 +156,7 @@ pub(super) fn of_start(error: StartError) -> Failure {
             let mend = error.remedy().unwrap_or_else(|| "`node doctor` looks for the cause".to_owned());
             failure(Exit::Infrastructure, format!("this machine cannot run builds: {error}"), mend)
         }
-        StartError::Volunteer(StaffError::Tool(error)) => {
+        StartError::Volunteer(StaffError::Survey(SurveyError::Tool(error))) => {
             failure(Exit::Usage, error.to_string(), "write `--tool NAME=PREFIX` with a folder that holds bin/NAME")
         }
         StartError::Network(error) => failure(

@@ -5,7 +5,7 @@ use protocol::farm::command::JobState;
 use protocol::farm::explain::{Confirmed, Presence, Unmet};
 use protocol::id::{BuildKey, JobId, ManifestId, PeerKey};
 use protocol::platform::{Acceptance, Constraint, Value};
-use protocol::report::Holding;
+use protocol::report::{Fingerprint, Holding};
 use protocol::request::Priority;
 use protocol::time::Span;
 use serde_json::json;
@@ -23,6 +23,7 @@ fn view(explanation: Explanation) -> RequestView {
         started_at: Some(Timestamp::from_millis(1_250)),
         ended_at: Some(Timestamp::from_millis(3_250)),
         volunteer: Some(PeerKey::from_bytes([0xab; 32])),
+        environment: None,
         log: None,
         explanation,
     }
@@ -94,7 +95,7 @@ fn a_waiting_request_says_for_what() {
         json!({
             "request": EMPTY, "build_key": EMPTY, "recipe": "lua", "state": "queued", "attempts": 0,
             "waiting_because": "needs tool python2: 0 of 7 linux/x86_64 volunteers have it",
-            "outcome": null, "manifest": null, "volunteer": null, "submitted_at_ms": 1_000, "started_at_ms": null,
+            "outcome": null, "manifest": null, "volunteer": null, "environment": null, "submitted_at_ms": 1_000, "started_at_ms": null,
             "ended_at_ms": null, "reason": null
         })
     );
@@ -160,10 +161,11 @@ fn a_build_row() {
         manifest: ManifestId(Digest::of(b"")),
         size_bytes: 300,
         holders: 2,
+        environment: Fingerprint([("tool.cc".to_owned(), "12.2".to_owned())].into()),
         decided_at: Timestamp::from_millis(9),
     };
     assert_eq!(
         object(&BuildShape::from(&row)),
-        json!({"build_key": EMPTY, "recipe": "lua", "manifest": EMPTY, "size": 300, "holders": 2, "decided_at_ms": 9})
+        json!({"build_key": EMPTY, "recipe": "lua", "manifest": EMPTY, "size": 300, "holders": 2, "environment": {"tool.cc": "12.2"}, "decided_at_ms": 9})
     );
 }

@@ -37,6 +37,7 @@ mod tests {
     use super::*;
     use protocol::digest::Digest;
     use protocol::id::{BuildKey, ManifestId};
+    use protocol::report::Fingerprint;
     use protocol::time::Timestamp;
 
     #[test]
@@ -47,6 +48,7 @@ mod tests {
             manifest: ManifestId(Digest::of(b"")),
             size_bytes: 2048,
             holders: 2,
+            environment: Fingerprint::default(),
             decided_at: Timestamp::from_millis(1_700_000_000_000),
         };
         assert_eq!(

@@ -129,6 +129,7 @@ mod tests {
             started_at: None,
             ended_at: None,
             volunteer: None,
+            environment: None,
             log: None,
             explanation: Explanation::Unknown,
         };

@@ -65,6 +65,9 @@ fn request_text(request: RequestId, view: &RequestView) -> String {
     if let Some(volunteer) = view.volunteer {
         lines.push(format!("volunteer  {volunteer}"));
     }
+    if let Some(environment) = &view.environment {
+        lines.push(format!("made on    {environment}"));
+    }
     if let Some((from, to)) = view.started_at.zip(view.ended_at) {
         lines.push(format!("took       {}", sentences::span(to.since(from))));
     }

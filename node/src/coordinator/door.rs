@@ -24,8 +24,8 @@ use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Request, So
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
 use protocol::wire::{
-    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogPosition, LogState, MAX_ROWS, Park, Refusal,
-    RequestLog, RequestRef, VolunteerView, view_mark,
+    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogPosition, LogState, Park, Refusal, RequestLog,
+    RequestRef, VolunteerView, fitting, view_mark,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,8 +291,7 @@ impl Door {
                 views.push(hearsay);
             }
         }
-        views.truncate(MAX_ROWS);
-        views
+        fitting(views)
     }
 
     fn builds(&self) -> Vec<BuildRow> {
@@ -302,9 +301,10 @@ impl Door {
             manifest: finished.verdict.manifest,
             size_bytes: finished.size_bytes,
             holders: u32::try_from(finished.holders.len()).unwrap_or(u32::MAX),
+            environment: finished.fingerprint.cloned().unwrap_or_default(),
             decided_at: finished.verdict.decided_at,
         };
-        self.ledger.read(|farm| farm.builds().take(MAX_ROWS).map(row).collect())
+        self.ledger.read(|farm| fitting(farm.builds().map(row)))
     }
 
     async fn heartbeat(&self, caller: Caller, leases: Vec<LeaseId>) -> Answer {

@@ -8,7 +8,6 @@ use crate::clock::Clock;
 use crate::signpost::leads_here;
 use protocol::farm::command::Event;
 use protocol::farm::notice::Notice;
-use protocol::report::Fingerprint;
 use protocol::request::Request;
 use protocol::ticket::Ticket;
 use std::sync::Arc;
@@ -89,11 +88,8 @@ fn occasion(farm: &protocol::farm::Farm, notice: &Notice) -> Occasion {
         .request(&notice.request)
         .and_then(|signed| signed.payload_unchecked::<Request>().ok())
         .map(|request| request.spec.source);
-    let fingerprint = farm
-        .finished(&notice.build_key)
-        .and_then(|finished| finished.reports.first().copied().cloned())
-        .and_then(|signed| signed.payload_unchecked::<protocol::report::Report>().ok())
-        .map_or_else(Fingerprint::default, |report| report.fingerprint);
+    let fingerprint =
+        farm.finished(&notice.build_key).and_then(|finished| finished.fingerprint.cloned()).unwrap_or_default();
     Occasion {
         notice: notice.id,
         address: notice.address.clone(),

@@ -2,6 +2,7 @@
 //! farewell.
 
 use super::running::Running;
+use crate::catalogue;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::network::{Network, PeerChange};
@@ -101,16 +102,27 @@ fn grew(known: &mut BTreeSet<PeerKey>, change: &PeerChange) -> bool {
     known.len() <= SMALL_FARM || known.len().is_multiple_of(SMALL_FARM / 2)
 }
 
-/// The capability as it fits into a whisper: without the list of recipes, and with as many tools as there is room for.
+/// The capability as it fits into a whisper: without the list of recipes, and with as many headers and tools as there is room
+/// for. What no recipe of the catalogue asks for is left out first.
 fn whisperable(mut capability: Capability) -> Capability {
     if !matches!(capability.accepts, Acceptance::Any) {
         capability.accepts = Acceptance::Catalogue(BTreeSet::new());
     }
     let room = MAX_GOSSIP_BYTES - ENVELOPE_BYTES - 64;
+    let asked_for = catalogue::keys();
+    let of_map = |map: &str| match capability.facts.get(map) {
+        Some(Value::Map(names)) => names.keys().map(|name| (map.to_owned(), name.clone())).collect(),
+        _ => Vec::new(),
+    };
+    let mut spare = [of_map("tool"), of_map("header")].concat();
+    // The last is left out first.
+    spare.sort_by_key(|(map, name)| !asked_for.contains(&format!("{map}.{name}")));
     while protocol::codec::encode(&capability).len() > room {
-        let Some(Value::Map(tools)) = capability.facts.get_mut("tool") else { break };
-        let Some((left_out, _)) = tools.pop_last() else { break };
-        tracing::debug!(tool = left_out, "no room for this tool in gossip");
+        let Some((map, name)) = spare.pop() else { break };
+        if let Some(Value::Map(names)) = capability.facts.get_mut(&map) {
+            names.remove(&name);
+        }
+        tracing::debug!(map, name, "no room for this in gossip");
     }
     capability
 }
@@ -124,18 +136,29 @@ mod tests {
 
     #[test]
     fn a_capability_is_cut_to_fit_a_whisper() {
-        let tools =
-            (0..100).filter_map(|n| Some((format!("tool-{n:03}"), Value::Version("12.2.0".parse().ok()?)))).collect();
+        let version = |n| Some((format!("tool-{n:03}"), Value::Version("12.2.0".parse().ok()?)));
+        let asked_for = [("zstd-like".to_owned(), Value::Flag(true)), ("make".to_owned(), Value::Flag(true))];
+        let tools = (0..100).filter_map(version).chain(asked_for).collect();
+        let headers = [("zlib.h".to_owned(), Value::Flag(true))].into();
         let capability = Capability {
             facts: BTreeMap::from([
                 ("os".to_owned(), Value::Text("linux".to_owned())),
                 ("tool".to_owned(), Value::Map(tools)),
+                ("header".to_owned(), Value::Map(headers)),
             ]),
             accepts: Acceptance::Catalogue(BTreeSet::new()),
             slots: 1,
         };
         let cut = whisperable(capability);
-        assert!(cut.fact("os").is_some() && cut.fact("tool.tool-000").is_some() && cut.fact("tool.tool-099").is_none());
+        for (key, is_kept) in [
+            ("os", true),
+            ("tool.tool-000", true),
+            ("tool.tool-099", false),
+            ("tool.make", true),
+            ("tool.zstd-like", false),
+        ] {
+            assert_eq!(cut.fact(key).is_some(), is_kept, "{key}");
+        }
         let news = CapabilityNews {
             capability: cut,
             busy: u16::MAX,

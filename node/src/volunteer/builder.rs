@@ -12,7 +12,7 @@ use super::fetch::{self, FetchRules};
 use super::machine::Share;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use super::{
-    BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, NotAPattern,
+    Alias, BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, NotAPattern,
     Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Workspace,
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
@@ -59,6 +59,8 @@ pub struct Builder {
     pub coordinators: Coordinators,
     /// What the owner offers from outside `/usr`.
     pub tools: Vec<Tool>,
+    /// Programs of the system that have other names than their tools.
+    pub aliases: Vec<Alias>,
     /// What one build may use.
     pub share: Share,
     /// What this volunteer said it can do.
@@ -232,6 +234,7 @@ impl Builder {
         let setup = Setup {
             workspace,
             tools: self.tools.clone(),
+            aliases: self.aliases.clone(),
             limits,
             environment: BTreeMap::from([
                 ("SOURCE_DATE_EPOCH".to_owned(), source_date_epoch.to_string()),

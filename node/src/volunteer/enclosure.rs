@@ -18,7 +18,7 @@ use super::outcome::{Outcome, SandboxFailure, StepEnd, Usage};
 use super::process::{Order, supervise};
 use super::sandbox::{Confinement, Sandbox, Scene, Step, check_environment};
 use super::surroundings::Surroundings;
-use super::tool::{self, Tool};
+use super::tool::{self, Alias, Tool};
 use super::workspace::{Workspace, WorkspaceError};
 
 /// What an attempt is given.
@@ -28,6 +28,8 @@ pub struct Setup {
     pub workspace: Workspace,
     /// First in `PATH`, in this order.
     pub tools: Vec<Tool>,
+    /// Before those.
+    pub aliases: Vec<Alias>,
     /// For all steps together.
     pub limits: Limits,
     /// Of every step, `SOURCE_DATE_EPOCH` among them.
@@ -233,8 +235,9 @@ impl Shared {
     }
 
     fn supervise(&self, order: Order, step: &Step) -> StepEnd {
-        let Setup { workspace, tools, limits, environment, surroundings, log: _ } = &self.setup;
-        let scene = Scene { workspace, tools, limits, environment, surroundings, group: self.group.as_deref() };
+        let Setup { workspace, tools, aliases, limits, environment, surroundings, log: _ } = &self.setup;
+        let scene =
+            Scene { workspace, tools, aliases, limits, environment, surroundings, group: self.group.as_deref() };
         supervise(order, || self.sandbox.start(&scene, step))
     }
 }

@@ -1,11 +1,11 @@
 //! What this machine has, found by looking.
 //!
-//! Facts come from the operating system (`sysinfo`, `/etc/os-release`) and from running tools where the build will find
-//! them: a tool that is announced was run once inside the sandbox. The owner's limits come first: what is announced is never
-//! more than the owner allows. Nothing here decides what is built.
+//! Facts come from the operating system (`sysinfo`, `/etc/os-release`) and from looking where builds will ([`super::survey`]).
+//! The owner's limits come first: what is announced is never more than the owner allows. Nothing here runs a program or decides
+//! what is built.
 
 use protocol::platform::{Acceptance, Capability, Value, Version};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
@@ -45,50 +45,6 @@ pub struct Share {
     /// Disk.
     pub disk_mib: u64,
 }
-
-/// A tool that builds may ask for, and how it tells its version.
-#[derive(Clone, Copy, Debug)]
-pub struct KnownTool {
-    /// How recipes name it, and what it is called on the PATH.
-    pub name: &'static str,
-    /// What makes it print a version.
-    pub arguments: &'static [&'static str],
-}
-
-const fn tool(name: &'static str) -> KnownTool {
-    KnownTool { name, arguments: &["--version"] }
-}
-
-/// Tools that are looked for in `/usr/bin`.
-pub const KNOWN_TOOLS: &[KnownTool] = &[
-    tool("ar"),
-    tool("autoconf"),
-    tool("bison"),
-    tool("c++"),
-    tool("cargo"),
-    tool("cc"),
-    tool("clang"),
-    tool("cmake"),
-    tool("flex"),
-    tool("g++"),
-    tool("gcc"),
-    KnownTool { name: "go", arguments: &["version"] },
-    KnownTool { name: "java", arguments: &["-version"] },
-    tool("ld"),
-    tool("make"),
-    tool("meson"),
-    tool("ninja"),
-    tool("node"),
-    KnownTool { name: "perl", arguments: &["-e", "print $^V"] },
-    tool("pkg-config"),
-    tool("pypy"),
-    tool("pypy3"),
-    tool("python2"),
-    tool("python3"),
-    tool("ruby"),
-    tool("rustc"),
-    KnownTool { name: "tclsh", arguments: &["/dev/null"] },
-];
 
 /// The part of the machine that one of `limits.slots` builds may use; `work` is the folder on whose disk builds lie.
 #[must_use]
@@ -165,18 +121,12 @@ pub fn libc_fact(printed: &str) -> Option<Value> {
     Some(Value::Map(BTreeMap::from([(family.to_owned(), Value::Version(version))])))
 }
 
-/// The version in what a tool printed; a tool that prints none has version 0.
-#[must_use]
-pub fn tool_fact(printed: &str) -> Value {
-    let version = printed.lines().find_map(Version::find).or_else(|| "0".parse().ok());
-    version.map_or(Value::Flag(true), Value::Version)
-}
-
 /// Puts a capability together.
 #[must_use]
 pub fn capability(
     mut facts: BTreeMap<String, Value>,
-    tools: BTreeMap<String, Value>,
+    tools: BTreeMap<String, Version>,
+    headers: BTreeSet<String>,
     share: Share,
     tier: &str,
     accepts: Acceptance,
@@ -186,7 +136,10 @@ pub fn capability(
     facts.insert("memory_mib".to_owned(), Value::Number(share.memory_mib));
     facts.insert("disk_mib".to_owned(), Value::Number(share.disk_mib));
     facts.insert("sandbox".to_owned(), Value::Text(tier.to_owned()));
+    let tools = tools.into_iter().map(|(name, version)| (name, Value::Version(version))).collect();
     facts.insert("tool".to_owned(), Value::Map(tools));
+    let headers = headers.into_iter().map(|header| (header, Value::Flag(true))).collect();
+    facts.insert("header".to_owned(), Value::Map(headers));
     Capability { facts, accepts, slots: slots.get() }
 }
 
@@ -194,21 +147,6 @@ pub fn capability(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn versions_are_found_in_what_tools_print() {
-        for (printed, version) in [
-            ("cc (Debian 12.2.0-14+deb12u1) 12.2.0\nCopyright", "12.2.0"),
-            ("GNU Make 4.3\nBuilt for x86_64", "4.3"),
-            ("Python 2.7.18", "2.7.18"),
-            ("go version go1.22.1 linux/amd64", "1.22.1"),
-            ("v5.36.0", "5.36.0"),
-            ("openjdk version \"17.0.15\" 2025-04-15", "17.0.15"),
-        ] {
-            assert_eq!(tool_fact(printed), Value::Version(version.parse().unwrap()), "{printed}");
-        }
-        assert_eq!(tool_fact("no number"), Value::Version("0".parse().unwrap()));
-    }
 
     #[test]
     fn the_c_library_is_named_with_its_own_version() {

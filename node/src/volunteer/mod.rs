@@ -38,7 +38,9 @@ mod sandbox;
 mod seccomp;
 pub mod staff;
 mod surroundings;
+pub mod survey;
 mod tool;
+pub mod toolchain;
 mod verdicts;
 mod watch;
 pub mod workshop;
@@ -54,9 +56,9 @@ pub use outcome::{Outcome, SandboxFailure, StepEnd, Usage};
 pub use output::{NotAPattern, OutputPattern};
 pub use probe::Unavailable;
 pub use process::DEATH_TIME;
-pub use sandbox::{BUILD_DIR, Confinement, HOME_DIR, Sandbox, Step};
+pub use sandbox::{ALIAS_DIR, BUILD_DIR, Confinement, HOME_DIR, Sandbox, Step};
 pub use surroundings::Surroundings;
-pub use tool::{Tool, ToolError};
+pub use tool::{Alias, Tool, ToolError};
 pub use workspace::{BUILD_UIDS, BuildUser, FIRST_BUILD_UID, Workspace, WorkspaceError, sweep};
 
 #[cfg(test)]

@@ -165,6 +165,7 @@ impl Sandbox {
         let setup = Setup {
             workspace,
             tools: Vec::new(),
+            aliases: Vec::new(),
             limits: TRIAL,
             environment: BTreeMap::new(),
             log: BuildLog::new(TRIAL.log_bytes),

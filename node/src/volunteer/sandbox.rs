@@ -27,13 +27,15 @@ use super::limits::Limits;
 use super::outcome::SandboxFailure;
 use super::seccomp::Filters;
 use super::surroundings::Surroundings;
-use super::tool::Tool;
+use super::tool::{Alias, Tool};
 use super::workspace::{Identity, Workspace};
 
 /// Where the work folder usually is inside.
 pub const BUILD_DIR: &str = "/build";
 /// Where `HOME` is inside.
 pub const HOME_DIR: &str = "/home/build";
+/// Where programs are inside that are called otherwise outside.
+pub const ALIAS_DIR: &str = "/tools";
 /// The uid and gid inside.
 const INNER_ID: &str = "1000";
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
@@ -163,6 +165,9 @@ impl Sandbox {
         }
         options.extend(["--ro-bind", "/usr", "/usr"].map(OsString::from));
         options.extend(host_folders(Path::new("/")));
+        for Alias { name, program } in scene.aliases {
+            options.extend(["--symlink".into(), program.into(), Path::new(ALIAS_DIR).join(name).into()]);
+        }
         let shared_memory = SHARED_MEMORY_BYTES.to_string();
         let temporary = (scene.limits.memory_bytes / 2).max(SHARED_MEMORY_BYTES).to_string();
         options.extend(
@@ -215,6 +220,7 @@ fn show_to_own(uid: u32, scene: &Scene<'_>, start: &mut Launch<'_>) -> Result<()
 pub(super) struct Scene<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) tools: &'a [Tool],
+    pub(super) aliases: &'a [Alias],
     pub(super) limits: &'a Limits,
     pub(super) environment: &'a BTreeMap<String, String>,
     pub(super) surroundings: &'a Surroundings,
@@ -258,7 +264,8 @@ pub(super) fn check_environment(environment: &BTreeMap<String, String>) -> Resul
 /// Equal on every volunteer in the same surroundings; then the attempt's own, then the step's.
 fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
     let tools = scene.tools.iter().map(|tool| format!("{}/bin:", tool.prefix().display()));
-    let path = tools.chain(["/usr/bin:/bin".to_owned()]).collect::<String>();
+    let aliases = (!scene.aliases.is_empty()).then(|| format!("{ALIAS_DIR}:"));
+    let path = aliases.into_iter().chain(tools).chain(["/usr/bin:/bin".to_owned()]).collect::<String>();
     let cores = scene.limits.cores.to_string();
     let fixed = [
         ("PATH", path.as_str()),

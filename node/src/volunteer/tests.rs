@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Absent, BuildLog, BuildUser, CollectLimits, Confinement, Enclosure, Limits, Outcome, OutputPattern, Sandbox, Setup,
-    Step, StepEnd, Surroundings, Tool, Workspace, sweep,
+    Absent, Alias, BuildLog, BuildUser, CollectLimits, Confinement, Enclosure, Limits, Outcome, OutputPattern, Sandbox,
+    Setup, Step, StepEnd, Surroundings, Tool, Workspace, sweep,
 };
 use protocol::report::Limit;
 
@@ -58,6 +58,16 @@ impl Attempt {
     }
 
     fn with_tools(sandbox: &Sandbox, limits: Limits, files: &[(&str, &str)], tools: Vec<Tool>) -> Self {
+        Self::furnished(sandbox, limits, files, tools, Vec::new())
+    }
+
+    fn furnished(
+        sandbox: &Sandbox,
+        limits: Limits,
+        files: &[(&str, &str)],
+        tools: Vec<Tool>,
+        aliases: Vec<Alias>,
+    ) -> Self {
         static SLOT: AtomicU32 = AtomicU32::new(1);
         let slot = SLOT.fetch_add(1, Ordering::Relaxed);
         let home = tempfile::tempdir().unwrap();
@@ -70,9 +80,9 @@ impl Attempt {
         workspace.hand_over().unwrap();
         let environment = BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "1700000000".to_owned())]);
         let log = BuildLog::new(limits.log_bytes);
-        let enclosure = sandbox
-            .enclose(Setup { workspace, tools, limits, environment, surroundings: Surroundings::USUAL, log })
-            .unwrap();
+        let surroundings = Surroundings::USUAL;
+        let enclosure =
+            sandbox.enclose(Setup { workspace, tools, aliases, limits, environment, surroundings, log }).unwrap();
         Self { home, enclosure }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::sandbox::{BUILD_DIR, HOME_DIR};
+use super::sandbox::{ALIAS_DIR, BUILD_DIR, HOME_DIR};
 use super::surroundings::Surroundings;
 
 /// A tool of the volunteer's owner, `--tool NAME=PREFIX`.
@@ -24,6 +24,36 @@ pub enum ToolError {
     /// The sandbox has something of its own at, above or below this path.
     #[error("`{0}` would hide a part of the sandbox")]
     Reserved(PathBuf),
+    /// The folder has no program of that name.
+    #[error("the tool `{tool}` is not there: `{}` has no program {}", .folder.display(), .names.join(", nor "))]
+    NoProgram {
+        /// The tool.
+        tool: String,
+        /// Where its program was looked for.
+        folder: PathBuf,
+        /// What it may be called.
+        names: Vec<String>,
+    },
+    /// Its program does not answer in the sandbox, or is not what it is offered as.
+    #[error("the tool `{tool}` cannot be offered: `{}` does not tell a version in the sandbox: {reason}", .program.display())]
+    NoAnswer {
+        /// The tool.
+        tool: String,
+        /// Its program.
+        program: PathBuf,
+        /// What it said last. From the program: escape it where it is shown.
+        reason: String,
+    },
+}
+
+/// A program that builds find under a tool's name, although it is called otherwise on this machine: Debian has a Python 2.7 that
+/// is called `python2.7` only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// What recipes call it.
+    pub name: String,
+    /// Where it is inside, which is where it is outside.
+    pub program: PathBuf,
 }
 
 impl Tool {
@@ -40,8 +70,10 @@ impl Tool {
         if !plain {
             return Err(ToolError::NotPlain(refused));
         }
-        const TAKEN: [&str; 8] = ["/usr", "/etc/alternatives", "/proc", "/dev", "/tmp", BUILD_DIR, HOME_DIR, "/bin"];
-        const CLOSED: [&str; 6] = ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR, Surroundings::OTHER.build_dir];
+        const TAKEN: [&str; 9] =
+            ["/usr", "/etc/alternatives", "/proc", "/dev", "/tmp", BUILD_DIR, HOME_DIR, ALIAS_DIR, "/bin"];
+        const CLOSED: [&str; 7] =
+            ["/proc", "/dev", "/sys", BUILD_DIR, HOME_DIR, ALIAS_DIR, Surroundings::OTHER.build_dir];
         let hides = |taken: &&str| Path::new(taken).starts_with(prefix);
         if TAKEN.iter().any(hides) || CLOSED.iter().any(|closed| prefix.starts_with(closed)) {
             return Err(ToolError::Reserved(refused));

@@ -178,6 +178,8 @@ pub struct RequestView {
     pub ended_at: Option<Timestamp>,
     /// Who builds or built it.
     pub volunteer: Option<PeerKey>,
+    /// The environment of the attempt that runs, or of the one that built it.
+    pub environment: Option<Fingerprint>,
     /// The log of the last attempt, once reported.
     pub log: Option<crate::digest::Digest>,
     /// Why it waits, or how it ended.

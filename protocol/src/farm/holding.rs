@@ -10,7 +10,7 @@ use crate::farm::job::{Counted, Job, Trail};
 use crate::farm::quorum::{self, Answer};
 use crate::farm::{Farm, Turn};
 use crate::id::{BuildKey, JobId, ManifestId, PeerKey, ReportId};
-use crate::report::{Holding, Verdict};
+use crate::report::{Fingerprint, Holding, Verdict};
 use crate::request::Name;
 use crate::signed::Signed;
 use crate::time::{Span, Timestamp};
@@ -40,6 +40,8 @@ pub struct Finished<'a> {
     pub verdict: Verdict,
     /// The reports behind it, in the order of their ids.
     pub reports: Vec<&'a Signed>,
+    /// The environment that the first of them swears to.
+    pub fingerprint: Option<&'a Fingerprint>,
     /// Peers known to hold it.
     pub holders: &'a BTreeSet<PeerKey>,
     /// Recipe, for people.
@@ -76,6 +78,7 @@ impl Build {
                 holding: self.holding,
                 decided_at: self.decided_at,
             },
+            fingerprint: reports.first().map(|report| &report.sworn.fingerprint),
             reports: reports.into_iter().map(|report| &report.signed).collect(),
             holders: &self.holders,
             recipe: &self.recipe,

@@ -5,7 +5,7 @@ use crate::digest::Digest;
 use crate::farm::Farm;
 use crate::farm::asked::Fate;
 use crate::farm::command::{Expiry, JobState, LawVersion};
-use crate::farm::explain::{RequestView, Sightings};
+use crate::farm::explain::{Ended, RequestView, Sightings};
 use crate::farm::holding::{Finished, Keeping};
 use crate::farm::job::{Effort, Trail};
 use crate::farm::lease::Lease;
@@ -236,11 +236,20 @@ impl Farm {
     pub fn view(&self, id: RequestId, seen: &Sightings) -> Option<RequestView> {
         let asked = self.requests.get(&id)?;
         let recipe = asked.request(self.id()?).map(|request| request.recipe.to_string()).unwrap_or_default();
-        let (build_key, job, trail, ended_at) = match &asked.fate {
-            Fate::Ended(end) => (end.build_key, None, end.trail.clone(), Some(end.at)),
+        let (build_key, job, trail, ended_at, environment) = match &asked.fate {
+            Fate::Ended(end) => {
+                let is_built = matches!(end.ended, Ended::Built { .. });
+                let build = is_built.then(|| self.builds.finished(&end.build_key)).flatten();
+                let environment = build.and_then(|build| build.fingerprint);
+                (end.build_key, None, end.trail.clone(), Some(end.at), environment)
+            }
             Fate::Waiting(id) => {
                 let job = self.jobs.get(*id)?;
-                (job.build_key, Some(*id), self.trail_of(job), None)
+                let environment = match job.effort {
+                    Effort::Leased(lease) => self.leases.get(lease).map(|lease| &lease.fingerprint),
+                    Effort::AwaitingSource(_) | Effort::Queued | Effort::Idle => None,
+                };
+                (job.build_key, Some(*id), self.trail_of(job), None, environment)
             }
         };
         let state = job.and_then(|job| self.jobs.get(job)).map(crate::farm::job::Job::state);
@@ -255,6 +264,7 @@ impl Farm {
             started_at,
             ended_at,
             volunteer,
+            environment: environment.cloned(),
             log,
             explanation: self.explain(id, seen),
         })

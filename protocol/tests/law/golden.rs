@@ -21,8 +21,8 @@ use protocol::ticket::{Contact, Ticket};
 use protocol::time::Span;
 use protocol::tree::{Entry as TreeEntry, LinkTarget, Manifest, Mode, Node, TreePath};
 use protocol::wire::{
-    Answer, BuildRow, Control, FarmView, Hello, LogPart, LogPosition, LogState, Offer, Park, QueueRow, Refusal,
-    RequestLog, RequestRef, VolunteerView,
+    Answer, BuildRow, Control, FarmView, Hello, LogPart, LogPosition, LogState, MAX_CONTROL_BYTES, MAX_ROWS, Offer,
+    Park, QueueRow, Refusal, RequestLog, RequestRef, VolunteerView, fitting,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,6 +112,7 @@ fn view() -> RequestView {
         started_at: Some(START),
         ended_at: None,
         volunteer: Some(key(10)),
+        environment: Some(fingerprint()),
         log: None,
         explanation: Explanation::AwaitingSource,
     }
@@ -287,6 +288,7 @@ fn answers(words: &mut Words, hello: Hello) {
         manifest: artifact("lua"),
         size_bytes: 7,
         holders: 2,
+        environment: fingerprint(),
         decided_at: START,
     };
     let part = |state| LogPart { offset: 0, bytes: b"cc\n".to_vec(), state };
@@ -507,4 +509,13 @@ fn the_largest_words_fit_their_limits() {
     assert!(codec::encode(&charter).len() <= Charter::MAX_BYTES);
     let verdict = Verdict { reports: (0..16u8).map(|at| ReportId(Digest::of(&[at]))).collect(), ..verdict() };
     assert!(codec::encode(&verdict).len() <= Verdict::MAX_BYTES);
+}
+
+#[test]
+fn rows_are_as_many_as_an_answer_holds() {
+    let long = "x".repeat(1_000);
+    let rows = fitting((0..1_000).map(|_| long.clone()));
+    let answer = protocol::codec::encode(&rows).len();
+    assert!((MAX_CONTROL_BYTES - 2_100..MAX_CONTROL_BYTES).contains(&answer), "{answer} bytes");
+    assert_eq!(fitting(0..1_000_u32).len(), MAX_ROWS);
 }

@@ -20,6 +20,7 @@ fn waiting() -> RequestView {
         started_at: None,
         ended_at: None,
         volunteer: None,
+        environment: None,
         log: None,
         explanation: Explanation::Unmet { volunteers: 7, platform: "linux/x86_64".to_owned(), unmet: vec![unmet] },
     }

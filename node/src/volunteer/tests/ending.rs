@@ -90,6 +90,7 @@ async fn a_victim() {
     let setup = Setup {
         workspace,
         tools: Vec::new(),
+        aliases: Vec::new(),
         limits: ROOMY,
         environment: BTreeMap::new(),
         surroundings: Surroundings::USUAL,

@@ -231,3 +231,12 @@ async fn what_a_hostile_build_leaves_is_refused_and_removed() {
     }
     attempt.close().await;
 }
+
+#[tokio::test]
+async fn an_alias_is_found_by_its_name_before_anything_else() {
+    let alias = Alias { name: "cat".to_owned(), program: "/usr/bin/echo".into() };
+    let mut attempt = Attempt::furnished(&sandbox(), ROOMY, &[], Vec::new(), vec![alias]);
+    let said = attempt.shell("cat echoed; command -v cat; touch /tools/x 2>/dev/null && echo wrote").await;
+    assert_eq!(said.1, "echoed\n/tools/cat\n", "{said:?}");
+    attempt.close().await;
+}
