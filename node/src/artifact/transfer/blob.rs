@@ -17,6 +17,11 @@ use tokio_util::bytes::Bytes;
 
 /// How long one provider is given before a second is asked as well.
 const HEAD_START: Duration = Duration::from_secs(1);
+/// How often a provider that refuses is asked again: it may hear of a verdict a moment after we did, and then gives what
+/// belongs to it.
+const REFUSED_AGAIN: u32 = 4;
+/// How long it is left alone the first time; twice as long each time after.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 /// The most providers asked for one blob at the same time.
 const MAX_ASKED: usize = 3;
 /// Blobs up to this size are hashed and decoded in place; larger ones would hold up everybody else on this thread.
@@ -99,6 +104,16 @@ async fn next_provider(providers: &mut Providers, at: Instant) -> Option<PeerKey
 }
 
 async fn ask_one(network: &Network, peer: PeerKey, digest: Digest, max_bytes: u64) -> Result<Bytes, Fault> {
+    for time in 0..REFUSED_AGAIN {
+        match ask_once(network, peer, digest, max_bytes).await {
+            Err(Fault::Refused) => tokio::time::sleep(REFUSED_PAUSE * 2_u32.pow(time)).await,
+            answered => return answered,
+        }
+    }
+    ask_once(network, peer, digest, max_bytes).await
+}
+
+async fn ask_once(network: &Network, peer: PeerKey, digest: Digest, max_bytes: u64) -> Result<Bytes, Fault> {
     let mut stream = Stream::open(network, peer).await?;
     stream.asks.write_all(&Ask::Blob(digest).encode()).await.map_err(broken)?;
     stream.asks.flush().await.map_err(broken)?;

@@ -611,6 +611,28 @@ async fn what_does_not_fit_its_digest_is_not_served() {
     assert!(matches!(&absent, Err(TransferError::Failed(faults)) if faults[0].1 == Fault::Absent), "{absent:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_refuses_because_it_has_not_heard_of_the_verdict_yet_is_asked_again() {
+    let (store, manifest) = holder(&[("a", 5)]).await;
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let times = asked.clone();
+    let hears_late = move |_, _: &Digest| match times.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0..3 => Permission::Denied,
+        _ => Permission::Granted,
+    };
+    let network = network(vec![(1, serving_with(store.clone(), Arc::new(hears_late)))]);
+    let mut providers = Providers::from(vec![peer(1)]);
+    assert_eq!(fetch_manifest(&network, manifest.id(), &mut providers).await.unwrap(), manifest);
+
+    let never = network_of_refusal(store);
+    let refused = fetch_blob(&never, manifest.id().0, 100, &mut Providers::from(vec![peer(1)])).await;
+    assert!(matches!(&refused, Err(TransferError::Failed(faults)) if faults[0].1 == Fault::Refused), "{refused:?}");
+}
+
+fn network_of_refusal(store: Store) -> Network {
+    network(vec![(1, serving_with(store, Arc::new(|_, _| Permission::Denied)))])
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stores_on_disks_exchange_artifacts_across_threads() {
     let (memory, manifest) = holder(&[("a", 20 * MIB), ("b", 3)]).await;
