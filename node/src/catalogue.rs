@@ -9,9 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 /// The texts, in the order in which they are listed.
-const TEXTS: [&str; 4] = [
+const TEXTS: [&str; 8] = [
+    include_str!("../recipes/cpython.toml"),
     include_str!("../recipes/hello.toml"),
     include_str!("../recipes/lua.toml"),
+    include_str!("../recipes/pypy.toml"),
+    include_str!("../recipes/redis.toml"),
+    include_str!("../recipes/rpython.toml"),
     include_str!("../recipes/sqlite.toml"),
     include_str!("../recipes/zstd.toml"),
 ];
@@ -84,14 +88,24 @@ mod tests {
     #[test]
     fn shipped_recipes_are_distinct_and_found_by_name_and_id() {
         let names: Vec<_> = all().iter().map(|recipe| recipe.name().as_str()).collect();
-        assert_eq!(names, ["hello", "lua", "sqlite", "zstd"]);
+        assert_eq!(names, ["cpython", "hello", "lua", "pypy", "redis", "rpython", "sqlite", "zstd"]);
         assert_eq!(ids().len(), names.len());
         for recipe in all() {
             assert_eq!(by_id(&recipe.id()), Some(recipe));
             assert_eq!(by_name(recipe.name().as_str()), Some(recipe));
             assert_eq!(Recipe::decode(&recipe.encode()).as_ref(), Ok(recipe));
         }
-        assert_eq!(by_name("pypy"), None);
+        assert_eq!(by_name("nonesuch"), None);
+    }
+
+    /// Options may bring requirements of their own.
+    #[test]
+    fn what_a_volunteer_looks_for_is_what_recipes_ask_for_whatever_the_options() {
+        let keys = keys();
+        for key in ["tool.cc", "tool.clang", "tool.python2", "header.gc.h", "header.openssl/ssl.h"] {
+            assert!(keys.contains(key), "{key}");
+        }
+        assert!(headers().any(|header| header == "readline/readline.h"));
     }
 
     /// Scripts depend on these names.
