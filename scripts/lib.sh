@@ -75,11 +75,11 @@ target_folder() {
     printf '%s' "${CARGO_TARGET_DIR:-$PWD/target}"
 }
 
-# Downloads the source package of Lua from the distribution's own archive into the folder $1, using nothing outside of it;
-# prints where its upstream archive is, or fails.
-lua_source() {
+# Downloads the source package $2 from the distribution's own archive into the folder $1, using nothing outside of it;
+# prints where its upstream archive is, or fails. Several packages may share a folder, one after another.
+debian_source() {
     command -v apt-get >/dev/null || return 1
-    local lists=$1 codename
+    local lists=$1 package=$2 codename
     # shellcheck disable=SC1091
     codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
     [ -n "$codename" ] || return 1
@@ -96,9 +96,12 @@ lua_source() {
         -q -o "Dir::Etc::sourcelist=$lists/sources.list" -o "Dir::Etc::sourceparts=$lists/parts"
         -o "Dir::State::lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o "APT::Sandbox::User="
     )
-    apt-get "${options[@]}" update >&2 || return 1
-    (cd "$lists/download" && apt-get "${options[@]}" source --download-only lua5.4 >&2) || return 1
+    if [ ! -e "$lists/updated" ]; then
+        apt-get "${options[@]}" update >&2 || return 1
+        touch "$lists/updated"
+    fi
+    (cd "$lists/download" && apt-get "${options[@]}" source --download-only "$package" >&2) || return 1
     local archive
-    archive=$(find "$lists/download" -name 'lua5.4_*.orig.tar.*' ! -name '*.asc' | head -n 1)
+    archive=$(find "$lists/download" -name "${package}_*.orig.tar.*" ! -name '*.asc' | head -n 1)
     [ -n "$archive" ] && printf '%s' "$archive"
 }

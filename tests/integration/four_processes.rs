@@ -1,8 +1,8 @@
 //! Four processes as four machines: a coordinator, two volunteers and somebody who asks, each in a home of mode 0700.
 
 use crate::barn::{Barn, Person};
+use crate::debian;
 use crate::farm::User;
-use crate::lua;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -32,7 +32,7 @@ fn lua_is_built_once_and_outlives_its_volunteers(user: User) {
     if !crate::can_build_as(user, what) {
         return;
     }
-    let archive = match lua::archive() {
+    let archive = match debian::archive("lua5.4") {
         Ok(archive) => archive,
         Err(because) => return crate::left_out(what, &because),
     };

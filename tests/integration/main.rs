@@ -7,8 +7,8 @@
 
 mod barn;
 mod deadline;
+mod debian;
 mod farm;
-mod lua;
 mod smtp;
 
 mod alone;

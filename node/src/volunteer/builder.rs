@@ -13,7 +13,7 @@ use super::machine::Share;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use super::{
     Alias, BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, NotAPattern,
-    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Workspace,
+    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Usage, Workspace,
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
 use crate::artifact::gather;
@@ -135,8 +135,10 @@ impl Builder {
         let mut enclosure = self.enclose(room, &source, plan.source_date_epoch).await?;
         times.fetched = started.elapsed();
         let building = Instant::now();
-        let ran = run_steps(&mut enclosure, order, &plan.steps).await;
+        let mut used = Used::default();
+        let ran = run_steps(&mut enclosure, order, &plan.steps, &mut used).await;
         times.built = building.elapsed();
+        used.tell(order, times.built);
         if let Err(failure) = ran {
             clear(enclosure);
             return Err(failure);
@@ -396,7 +398,33 @@ fn take_outputs(
     }
 }
 
-async fn run_steps(enclosure: &mut Enclosure, order: &Order, steps: &[recipe::Step]) -> Result<(), Failure> {
+/// What the steps of an attempt used, as far as it is counted.
+#[derive(Debug, Default)]
+struct Used {
+    cpu: Option<Duration>,
+    peak_memory_bytes: Option<u64>,
+}
+
+impl Used {
+    fn add(&mut self, usage: Usage) {
+        self.cpu = usage.cpu.map(|cpu| self.cpu.unwrap_or_default() + cpu).or(self.cpu);
+        self.peak_memory_bytes = self.peak_memory_bytes.max(usage.peak_memory_bytes);
+    }
+
+    /// For the owner, in the volunteer's own log.
+    fn tell(&self, order: &Order, wall: Duration) {
+        let cpu_ms = self.cpu.map(|cpu| cpu.as_millis());
+        let peak_mib = self.peak_memory_bytes.map(|bytes| bytes >> 20);
+        tracing::info!(lease = %order.lease, wall_ms = wall.as_millis(), cpu_ms, peak_mib, "the steps have ended");
+    }
+}
+
+async fn run_steps(
+    enclosure: &mut Enclosure,
+    order: &Order,
+    steps: &[recipe::Step],
+    used: &mut Used,
+) -> Result<(), Failure> {
     for (number, step) in (1_u8..).map_while(NonZeroU8::new).zip(steps) {
         let shown = step.argv.join(" ");
         order.log.append(format!("$ {shown}\n").as_bytes());
@@ -404,6 +432,7 @@ async fn run_steps(enclosure: &mut Enclosure, order: &Order, steps: &[recipe::St
         let own = step.time.map(|time| time.duration()).filter(|own| *own < left);
         let step = Step { argv: step.argv.clone(), environment: step.env.clone() };
         let end = enclosure.run_within(own.unwrap_or(left), &step, &order.stop).await;
+        used.add(end.usage);
         if let (StepOutcome::Limit(Limit::Deadline), Some(_)) = (&end.outcome, own) {
             return Err(Failure::Limit(Limit::Step(number)));
         }
