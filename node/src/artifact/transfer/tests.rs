@@ -630,7 +630,7 @@ async fn who_refuses_because_it_has_not_heard_of_the_verdict_yet_is_asked_again(
 }
 
 fn network_of_refusal(store: Store) -> Network {
-    network(vec![(1, serving_with(store, Arc::new(|_, _| Permission::Denied)))])
+    network(vec![(1, serving_with(store, Arc::new(|_, _: &_| Permission::Denied)))])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
