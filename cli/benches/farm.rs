@@ -134,7 +134,6 @@ async fn start(folder: &Path, name: &str, farm: FarmChoice) -> Node {
             limits: OwnerLimits::default(),
             accept: Accept::Catalogue,
             tools: Vec::new(),
-            aliases: Vec::new(),
             fetch: FetchRules::default(),
         }),
     };

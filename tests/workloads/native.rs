@@ -19,7 +19,7 @@ struct Workload {
 
 impl Workload {
     #[track_caller]
-    fn is_built_twice_alike(self) {
+    fn comes_out_alike_twice(self) {
         let Self { recipe, source, sets, repeated, works } = self;
         let what = format!("{recipe} from its source");
         if !crate::can_build(&what) {
@@ -58,7 +58,7 @@ fn lua() {
         assert_eq!(order::run(made, "lua", &["-e", "print(2^53 | 0, #string.rep('x', 99))"]), "9007199254740992\t99\n");
     };
     let source = debian::archive("lua5.4");
-    Workload { recipe: "lua", source, sets: [&["opt=0"], &["opt=2"]], repeated: 2, works }.is_built_twice_alike();
+    Workload { recipe: "lua", source, sets: [&["opt=0"], &["opt=2"]], repeated: 2, works }.comes_out_alike_twice();
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn zstd() {
     };
     let sets: [&[&str]; 2] = [&["opt=0", "threads=false"], &["opt=1"]];
     let source = debian::archive("libzstd");
-    Workload { recipe: "zstd", source, sets, repeated: 1, works }.is_built_twice_alike();
+    Workload { recipe: "zstd", source, sets, repeated: 1, works }.comes_out_alike_twice();
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn sqlite() {
         assert_eq!(order::run(made, "sqlite", &[&[":memory:"], &sql[..]].concat()), "42|1\n");
     };
     let sets: [&[&str]; 2] = [&["opt=0"], &["opt=1", "fts5=true", "temp=memory"]];
-    Workload { recipe: "sqlite", source: sources::amalgamation(), sets, repeated: 1, works }.is_built_twice_alike();
+    Workload { recipe: "sqlite", source: sources::amalgamation(), sets, repeated: 1, works }.comes_out_alike_twice();
 }
 
 #[test]
@@ -103,5 +103,5 @@ fn redis() {
         assert!(order::run(made, "redis-cli", &["--version"]).starts_with("redis-cli "));
     };
     let source = debian::archive("redis");
-    Workload { recipe: "redis", source, sets: [&["opt=0"], &["opt=1"]], repeated: 1, works }.is_built_twice_alike();
+    Workload { recipe: "redis", source, sets: [&["opt=0"], &["opt=1"]], repeated: 1, works }.comes_out_alike_twice();
 }
