@@ -1,6 +1,6 @@
 //! `node request --matrix`: every combination of some options, asked for side by side.
 
-use super::errand::{self, Asked, Seen, Went};
+use super::errand::{self, Asked, Went};
 use super::footing::Footing;
 use super::{Place, failure};
 use crate::args::{Chosen, RequestArgs, combinations};
@@ -56,7 +56,7 @@ pub(super) async fn run(order: Order<'_>, wish: impl Fn(&[Chosen]) -> Wish) -> R
             async move {
                 if let Some(failure) = excluded {
                     board.set(at, &failure.said.what);
-                    return refused(failure);
+                    return broken_off(failure, RequestShape::default());
                 }
                 board.set(at, "asking");
                 one(order, footing, wish, folder, |stage| {
@@ -94,23 +94,21 @@ async fn one(
     let begun = Instant::now();
     let asked = Asked { wish, source: order.source.clone(), patience: order.patience, folder };
     let (went, seen) = errand::carry(footing, asked, &order.place.stop, show).await;
-    let ended = match went {
+    match went {
         Went::Got(got) => ended(got, begun.elapsed()),
-        Went::Failed(failure) => Err((failure, seen)),
-        Went::Interrupted => Err((Failure::new(Exit::Interrupted, Said::new("interrupted")), seen)),
-    };
-    ended.unwrap_or_else(|(failure, Seen { shape, .. })| End {
-        shape: RequestShape { reason: Some(failure.said.what.clone()), ..shape },
-        ..refused(failure)
-    })
+        Went::Failed(failure) => broken_off(failure, seen.shape),
+        Went::Interrupted => broken_off(Failure::new(Exit::Interrupted, Said::new("interrupted")), seen.shape),
+    }
 }
 
-fn ended(got: Got, elapsed: Duration) -> Result<End, (Failure, Seen)> {
-    Ok(match got {
+fn ended(got: Got, elapsed: Duration) -> End {
+    match got {
         Got::Delivered(delivered) => {
             let shape = errand::shape_of(&delivered);
-            let files = errand::files_of(&delivered.folder, &delivered.delivery)
-                .map_err(|failure| (failure, Seen { request: delivered.request, shape: shape.clone() }))?;
+            let files = match errand::files_of(&delivered.folder, &delivered.delivery) {
+                Ok(files) => files,
+                Err(failure) => return broken_off(failure, shape),
+            };
             let outcome = match delivered.how {
                 HowBuilt::Built => "built",
                 HowBuilt::Cached => "already built",
@@ -136,25 +134,23 @@ fn ended(got: Got, elapsed: Duration) -> Result<End, (Failure, Seen)> {
                 ..RequestShape::default()
             },
         },
-        Got::Ended { request, view, ended } => {
-            let said = sentences::ended(&ended, request);
-            End {
-                exit: Exit::from(&ended),
-                outcome: matrix::kind(&ended).to_owned(),
-                said: Some(said),
-                folder: None,
-                elapsed: Some(elapsed),
-                shape: verb::request::failed_shape(request, &view, &ended, elapsed),
-            }
-        }
-    })
+        Got::Ended { request, view, ended } => End {
+            exit: Exit::from(&ended),
+            outcome: matrix::kind(&ended).to_owned(),
+            said: Some(sentences::ended(&ended, request)),
+            folder: None,
+            elapsed: Some(elapsed),
+            shape: verb::request::failed_shape(request, &view, &ended, elapsed),
+        },
+    }
 }
 
-fn refused(failure: Failure) -> End {
+/// What did not come to an end, with all that is known of it.
+fn broken_off(failure: Failure, known: RequestShape) -> End {
     End {
         exit: failure.exit,
         outcome: if failure.exit == Exit::Usage { "left out" } else { "broken off" }.to_owned(),
-        shape: RequestShape { reason: Some(failure.said.what.clone()), ..RequestShape::default() },
+        shape: RequestShape { reason: Some(failure.said.what.clone()), ..known },
         said: Some(failure.said),
         folder: None,
         elapsed: None,
