@@ -81,7 +81,7 @@ mod tests {
     use protocol::id::ManifestId;
     use protocol::platform::Require;
     use protocol::recipe::{Ground, Plan, Settings, Sort, SourceRule};
-    use protocol::request::OptionValue;
+    use protocol::request::{BuildSpec, OptionValue};
     use std::num::NonZeroU32;
     use std::process::Command;
 
@@ -132,9 +132,95 @@ mod tests {
             let spec = recipe.spec(options, given, &platform).unwrap();
             let ground = Ground { jobs: NonZeroU32::MIN, here: "/build" };
             let Plan { steps, smoke, .. } = recipe.plan(&spec, &effort, ground).unwrap();
-            assert!(steps.iter().all(|step| step.argv.iter().all(|word| !word.contains(['{', '}']))), "{steps:?}");
+            // A plain brace is none of ours, as in what find runs.
+            let holes = recipe.options().keys().map(ToString::to_string).chain(["jobs".to_owned(), "here".to_owned()]);
+            for hole in holes.map(|name| format!("{{{name}}}")) {
+                assert!(
+                    steps.iter().all(|step| step.argv.iter().all(|word| !word.contains(&hole))),
+                    "{hole} {steps:?}"
+                );
+            }
             assert!(smoke.is_some(), "{}", recipe.name());
         }
+    }
+
+    /// What is asked for with these options, or why that cannot be.
+    fn asked(recipe: &str, options: &[&str]) -> Result<(BuildSpec, Plan), String> {
+        let recipe = by_name(recipe).unwrap();
+        let given: Vec<_> = options.iter().map(|option| option.split_once('=').unwrap()).collect();
+        let given: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let Settings { options, effort } = recipe.resolve(&given).map_err(|error| error.to_string())?;
+        let spec = recipe.spec(options, Some(ManifestId(Digest::of(b"a source"))), &[]).unwrap();
+        let plan = recipe.plan(&spec, &effort, Ground { jobs: NonZeroU32::MIN, here: "/here" }).unwrap();
+        Ok((spec, plan))
+    }
+
+    fn needs(recipe: &str, options: &[&str], key: &str) -> bool {
+        asked(recipe, options).unwrap().0.requirement.iter().any(|(needed, _)| needed == key)
+    }
+
+    #[test]
+    fn a_pypy_is_translated_as_one_asks() {
+        let words = |options: &[&str]| asked("pypy", options).unwrap().1.steps[1].argv.join(" ");
+        assert_eq!(
+            words(&[]),
+            "python2 -m rpython --batch --make-jobs=1 -Ojit --gc=incminimark --cc=cc --shared \
+             /here/pypy/goal/targetpypystandalone.py --allworkingmodules"
+        );
+        assert_eq!(
+            words(&[
+                "opt=0",
+                "gc=boehm",
+                "allworkingmodules=false",
+                "withmod=signal,zlib",
+                "withoutmod=cpyext",
+                "thread=false",
+                "continuation=false",
+                "shared=false",
+                "cc=clang"
+            ]),
+            "python2 -m rpython --batch --make-jobs=1 -O0 --gc=boehm --cc=clang --no-thread --no-continuation --no-shared \
+             /here/pypy/goal/targetpypystandalone.py --no-allworkingmodules --withmod-signal --withmod-zlib --withoutmod-cpyext"
+        );
+        for together in [
+            &["opt=0"][..],
+            &["opt=1", "gc=boehm"],
+            &["gc=semispace", "withoutmod=cpyext"],
+            &["allworkingmodules=false", "withmod=zlib"],
+            &["continuation=true", "opt=2", "gc=boehm", "withoutmod=cpyext"],
+        ] {
+            assert!(asked("pypy", together).is_err(), "{together:?} would end a translation after minutes");
+        }
+        assert!(needs("pypy", &["opt=1", "gc=boehm", "withoutmod=cpyext"], "header.gc.h"));
+        assert!(!needs("pypy", &[], "header.gc.h") && needs("pypy", &[], "header.ffi.h"));
+        assert!(needs("pypy", &["cc=clang"], "tool.clang") && !needs("pypy", &[], "tool.clang"));
+    }
+
+    #[test]
+    fn an_rpython_program_is_a_path_inside_the_source() {
+        for outside in ["../x.py", "/etc/x.py", "a/../x.py", "x", "-x.py", "a b.py", ".x.py"] {
+            assert!(asked("rpython", &[&format!("target={outside}")]).is_err(), "{outside}");
+        }
+        let (_, plan) = asked("rpython", &["target=goal/target_x.py", "opt=1", "gc=minimark"]).unwrap();
+        assert!(plan.steps[1].argv.iter().any(|word| word == "/here/goal/target_x.py"), "{:?}", plan.steps);
+        // Boehm's collector is the default of the low levels.
+        for (options, boehm) in [
+            (&["opt=1"][..], true),
+            (&["opt=size"], true),
+            (&["opt=2"], false),
+            (&["opt=2", "gc=boehm"], true),
+            (&["opt=1", "gc=minimark"], false),
+        ] {
+            assert_eq!(needs("rpython", options, "header.gc.h"), boehm, "{options:?}");
+        }
+        assert!(asked("rpython", &["opt=0", "gc=minimark"]).is_err());
+    }
+
+    #[test]
+    fn a_cpython_needs_the_headers_of_its_modules() {
+        assert!(!needs("cpython", &[], "header.zlib.h"));
+        assert!(needs("cpython", &["modules=zlib,ssl"], "header.zlib.h"));
+        assert!(needs("cpython", &["modules=zlib,ssl"], "header.openssl/ssl.h"));
     }
 
     /// The step and the smoke test of `hello`, run in an empty environment with the system's own compiler.

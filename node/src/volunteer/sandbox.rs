@@ -285,7 +285,8 @@ fn environment(scene: &Scene<'_>, step: &Step) -> BTreeMap<String, String> {
     all
 }
 
-/// The top folders that are links into `/usr` on some distributions and folders on others, and what lies behind `cc` on Debian.
+/// The top folders that are links into `/usr` on some distributions and folders on others, and what programs in `/usr` stand on
+/// in `/etc`: what lies behind `cc` on Debian, where libraries are, how Java is set up.
 fn host_folders(root: &Path) -> Vec<OsString> {
     let mut options = Vec::new();
     for name in ["bin", "lib", "lib64", "lib32", "sbin"] {
@@ -297,9 +298,16 @@ fn host_folders(root: &Path) -> Vec<OsString> {
             options.extend(["--ro-bind".into(), outside.into(), inside.into()]);
         }
     }
-    let alternatives = root.join("etc/alternatives");
-    if alternatives.is_dir() {
-        options.extend(["--ro-bind".into(), alternatives.into(), "/etc/alternatives".into()]);
+    let etc = root.join("etc");
+    let entries = fs::read_dir(&etc).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let is_java = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("java-"));
+    let mut java: Vec<OsString> = entries.filter(is_java).collect();
+    java.sort();
+    for name in ["alternatives", "ld.so.cache"].map(OsString::from).into_iter().chain(java) {
+        let outside = etc.join(&name);
+        if outside.exists() {
+            options.extend(["--ro-bind".into(), outside.into(), Path::new("/etc").join(name).into()]);
+        }
     }
     options
 }
@@ -330,9 +338,13 @@ mod tests {
         let host = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("usr/bin", host.path().join("bin")).unwrap();
         fs::create_dir(host.path().join("lib")).unwrap();
-        let lib = host.path().join("lib");
-        let expected: Vec<OsString> =
-            vec!["--symlink".into(), "usr/bin".into(), "/bin".into(), "--ro-bind".into(), lib.into(), "/lib".into()];
+        fs::create_dir_all(host.path().join("etc/java-17-openjdk")).unwrap();
+        fs::write(host.path().join("etc/ld.so.cache"), "").unwrap();
+        fs::write(host.path().join("etc/shadow"), "").unwrap();
+        let mut expected: Vec<OsString> = ["--symlink", "usr/bin", "/bin"].map(OsString::from).into();
+        for place in ["lib", "etc/ld.so.cache", "etc/java-17-openjdk"] {
+            expected.extend(["--ro-bind".into(), host.path().join(place).into(), Path::new("/").join(place).into()]);
+        }
         assert_eq!(host_folders(host.path()), expected);
     }
 
