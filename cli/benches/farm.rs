@@ -13,7 +13,7 @@ use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, Vol
 use node::home::Home;
 use node::network::config::{Mdns, Transports};
 use node::node::Node;
-use node::volunteer::fetch::FetchRules;
+use node::source::FetchRules;
 use node::volunteer::machine::OwnerLimits;
 use node::volunteer::{BuildLog, BuildUser, Limits, Outcome, Sandbox, Setup, Step, Surroundings, Workspace};
 use protocol::request::{Conditions, Demand, Priority};

@@ -9,8 +9,10 @@ mod value;
 mod verbs;
 
 pub(crate) use daemon::{Accept, DaemonArgs, Role, SmtpTls};
-pub(crate) use value::{Chosen, RecipeArg, SourceArg, TlsFrom, combinations};
-pub(crate) use verbs::{FarmVerb, FetchArgs, Hex, LogsArgs, PlatformArg, RecipeVerb, RequestArgs, StoreVerb, Verb};
+pub(crate) use value::{Chosen, RecipeArg, SourcePlace, TlsFrom, combinations};
+pub(crate) use verbs::{
+    FarmVerb, FetchArgs, FetchingArgs, Hex, LogsArgs, PlatformArg, RecipeVerb, RequestArgs, StoreVerb, Verb,
+};
 
 use clap::builder::FalseyValueParser;
 use clap::error::ErrorKind;

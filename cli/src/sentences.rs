@@ -10,6 +10,7 @@ use protocol::platform::{Acceptance, Constraint};
 use protocol::recipe::Recipe;
 use protocol::report::{Fingerprint, Holding, Limit, Reproducibility};
 use protocol::request::Priority;
+use protocol::source::Commit;
 use protocol::time::Timestamp;
 use protocol::wire::Refusal;
 use std::num::NonZeroU8;
@@ -131,6 +132,15 @@ impl Crowd {
         }
         sentence
     }
+}
+
+/// An older commit is as good, because it is built.
+pub(crate) fn older_commit(commit: &Commit, back: usize) -> String {
+    let back = match back {
+        1 => "1 commit".to_owned(),
+        back => format!("{back} commits"),
+    };
+    format!("taking the build of {commit}, {back} back: the nearest that is finished")
 }
 
 /// How a request ended.

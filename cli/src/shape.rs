@@ -54,6 +54,15 @@ pub(crate) struct FileShape {
     pub(crate) mode: String,
 }
 
+/// The commit that is built, where the source is a git repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct CommitShape {
+    /// All its digits.
+    pub(crate) commit: Option<String>,
+    /// How many commits before the one that was named it is; 0 for that one itself.
+    pub(crate) commits_back: Option<u32>,
+}
+
 /// `request` and `fetch`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct RequestShape {
@@ -65,6 +74,8 @@ pub(crate) struct RequestShape {
     pub(crate) reason: Option<String>,
     pub(crate) manifest: Option<String>,
     pub(crate) volunteer: Option<String>,
+    #[serde(flatten)]
+    pub(crate) commit: CommitShape,
     pub(crate) files: Option<Vec<FileShape>>,
     /// From acceptance to the start of the last attempt.
     pub(crate) queued_ms: Option<u64>,

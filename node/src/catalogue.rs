@@ -81,7 +81,7 @@ mod tests {
     use protocol::id::ManifestId;
     use protocol::platform::Require;
     use protocol::recipe::{Ground, Plan, Settings, Sort, SourceRule};
-    use protocol::request::{BuildSpec, OptionValue};
+    use protocol::request::{BuildSpec, OptionValue, Source};
     use std::num::NonZeroU32;
     use std::process::Command;
 
@@ -127,7 +127,8 @@ mod tests {
     fn every_recipe_expands_with_its_defaults() {
         for recipe in all() {
             let Settings { options, effort } = recipe.resolve(&[]).unwrap();
-            let given = (!matches!(recipe.source(), SourceRule::Inline)).then(|| ManifestId(Digest::of(b"a source")));
+            let given = (!matches!(recipe.source(), SourceRule::Inline))
+                .then(|| Source::Tree(ManifestId(Digest::of(b"a source"))));
             let platform: Vec<Require> = ["os=linux", "arch=x86_64"].iter().map(|text| text.parse().unwrap()).collect();
             let spec = recipe.spec(options, given, &platform).unwrap();
             let ground = Ground { jobs: NonZeroU32::MIN, here: "/build" };

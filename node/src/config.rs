@@ -2,7 +2,7 @@
 
 use crate::coordinator::mailer::config::MailConfig;
 use crate::home::Home;
-use crate::volunteer::fetch::FetchRules;
+use crate::source::FetchRules;
 use crate::volunteer::machine::{OfferedTool, OwnerLimits};
 use protocol::request::Name;
 use protocol::ticket::Ticket;
@@ -74,7 +74,7 @@ pub struct VolunteerConfig {
     pub accept: Accept,
     /// Tools from outside `/usr`.
     pub tools: Vec<OfferedTool>,
-    /// Where archives may be fetched from.
+    /// Where sources may be fetched from.
     pub fetch: FetchRules,
 }
 

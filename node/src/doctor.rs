@@ -11,6 +11,8 @@ pub use mend::Packages;
 
 use crate::volunteer::Sandbox;
 use crate::volunteer::Unavailable;
+use protocol::platform::Version;
+use protocol::request::MIN_GIT;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -105,6 +107,7 @@ pub fn diagnose(home: &Path) -> Diagnosis {
         bubblewrap(&look::bubblewrap(on_path("bwrap")), packages),
         user_namespaces(&look::Namespaces::now(), packages),
         compiler(on_path("cc"), packages),
+        git(on_path("git").and_then(|path| look::version(&path)), packages),
         cgroups(&look::cgroups()),
         home_directory(home, &look::home(home)),
         disk(home, look::free_bytes(home)),
@@ -199,6 +202,19 @@ fn compiler(cc: Option<PathBuf>, packages: Packages) -> Check {
     match cc {
         Some(path) => Check::good(NAME, path.display().to_string()),
         None => Check::advice(NAME, "no `cc`: recipes for C are left to others", packages.install_compiler()),
+    }
+}
+
+fn git(version: Option<Version>, packages: Packages) -> Check {
+    const NAME: &str = "git";
+    match version {
+        None => Check::advice(NAME, "no `git`: sources in repositories are left to others", packages.install("git")),
+        Some(version) if MIN_GIT.parse::<Version>().is_ok_and(|least| version < least) => Check::advice(
+            NAME,
+            format!("{version} is too old to fetch sources with: {MIN_GIT} is needed"),
+            packages.upgrade("git"),
+        ),
+        Some(version) => Check::good(NAME, version.to_string()),
     }
 }
 

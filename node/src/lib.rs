@@ -1,8 +1,8 @@
 //! The hands of a Barnraise farm.
 //!
-//! Four rooms joined only by the law's words: [`network`] (one task owns the swarm), `artifact` (blobs, trees and their
-//! transfer), `coordinator` (the queue, verdicts and mail) and `volunteer` (machines, sandboxes and reports). Coordinator,
-//! volunteer and client are siblings that never import each other; they stand on artifact, which stands on network.
+//! Rooms joined only by the law's words: [`network`] (one task owns the swarm), `artifact` (blobs, trees and their
+//! transfer), `source` (what is published outside the farm), `coordinator` (the queue, verdicts and mail) and `volunteer` (machines, sandboxes and reports). Coordinator,
+//! volunteer and client are siblings that never import each other; they stand on source and artifact, which stands on network.
 #![deny(rustdoc::broken_intra_doc_links)]
 
 pub mod artifact;
@@ -24,4 +24,5 @@ mod ports;
 pub mod router;
 pub mod shutdown;
 pub mod signpost;
+pub mod source;
 pub mod volunteer;

@@ -3,7 +3,8 @@
 //! Pure by construction: no runtime, no files, no sockets, no clock, no dice, no iteration in hash order. Time is an
 //! argument; chance comes in as a nonce that somebody else drew. Read in this order:
 //!
-//! - words: [`digest`], [`id`], [`time`], [`platform`], [`tree`], [`request`], [`recipe`], [`report`]
+//! - words: [`digest`], [`id`], [`time`], [`platform`], [`tree`], [`source`], [`request`], [`recipe`],
+//!   [`report`]
 //! - trust: [`signed`], [`charter`], [`ticket`]
 //! - messages: [`codec`], [`wire`], [`gossip`]
 //! - rules: [`farm`]
@@ -18,6 +19,7 @@ pub mod platform;
 pub mod recipe;
 pub mod report;
 pub mod request;
+pub mod source;
 pub mod tree;
 
 pub mod charter;

@@ -8,8 +8,9 @@ use crate::codec;
 use crate::digest::Digest;
 use crate::id::FarmId;
 use crate::id::{BuildKey, ManifestId, PeerKey, RecipeId, RequestId};
-use crate::platform::Requirement;
+use crate::platform::{Constraint, Require, Requirement, Value};
 use crate::signed::{Kind, OpenError, Payload, Signed};
+use crate::source::{Commit, HttpsUrl};
 use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -111,7 +112,7 @@ pub enum Source {
     Inline,
     /// A tree that the requester hands over to the farm.
     Tree(ManifestId),
-    /// An archive at an https address, of which the recipe pins digest and size. Volunteers unpack it themselves.
+    /// An archive at an https address, of which recipe or requester pins digest and size. Volunteers unpack it themselves.
     Archive {
         /// SHA-256 of the archive file.
         digest: Digest,
@@ -120,6 +121,32 @@ pub enum Source {
         /// Where it is published.
         url: String,
     },
+    /// The files of a commit. Volunteers fetch them themselves; what somebody called the commit is no part of it.
+    Git {
+        /// The repository.
+        url: HttpsUrl,
+        /// Which state of it.
+        commit: Commit,
+    },
+}
+
+/// The fact that says which git a volunteer fetches with.
+pub const FETCH_GIT: &str = "fetch.git";
+/// The oldest git that can be shut in: settings by environment, without any file, came with 2.31.
+pub const MIN_GIT: &str = "2.31";
+
+impl Source {
+    /// What a volunteer must have to fetch it.
+    #[must_use]
+    pub fn requires(&self) -> Option<Require> {
+        match self {
+            Self::Inline | Self::Tree(_) | Self::Archive { .. } => None,
+            Self::Git { .. } => {
+                let constraint = MIN_GIT.parse().map(|least| Constraint::AtLeast(Value::Version(least)));
+                Some(Require { key: FETCH_GIT.to_owned(), constraint: constraint.unwrap_or(Constraint::Present) })
+            }
+        }
+    }
 }
 
 /// Everything that decides what is built. Its digest is the build key.

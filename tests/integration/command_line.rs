@@ -27,7 +27,8 @@ fn a_usage_error_is_one_object_too() {
         json!({
             "request": null, "build_key": null, "outcome": null,
             "reason": "invalid value '9' for '--agree <K>': give a number from 1 to 5",
-            "manifest": null, "volunteer": null, "files": null, "queued_ms": null, "built_ms": null, "elapsed_ms": null
+            "manifest": null, "volunteer": null, "commit": null, "commits_back": null,
+            "files": null, "queued_ms": null, "built_ms": null, "elapsed_ms": null
         })
     );
     assert!(wrong.stderr.contains("1 to 5"), "people are told as well: {}", wrong.stderr);

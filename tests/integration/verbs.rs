@@ -8,13 +8,15 @@ use serde_json::Value;
 use std::fs;
 
 /// What `request` and `fetch` tell, always.
-const REQUEST: [&str; 10] = [
+const REQUEST: [&str; 12] = [
     "request",
     "build_key",
     "outcome",
     "reason",
     "manifest",
     "volunteer",
+    "commit",
+    "commits_back",
     "files",
     "queued_ms",
     "built_ms",

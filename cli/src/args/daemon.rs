@@ -1,6 +1,7 @@
 //! The flags of a daemon: which roles it plays, where it listens, what its owner allows, how it writes mail.
 
 use super::value::{Size, Smtp, TlsFrom, ToolArg};
+use super::verbs::FetchingArgs;
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
 use protocol::request::{Address, Name};
@@ -90,6 +91,9 @@ pub(crate) struct DaemonArgs {
     #[arg(long, env = "NODE_TOOL", value_name = "NAME=PREFIX", value_delimiter = '\n', help_heading = "Volunteer")]
     pub(crate) tool: Vec<ToolArg>,
 
+    #[command(flatten, next_help_heading = "Volunteer")]
+    pub(crate) fetching: FetchingArgs,
+
     /// Mail server: smtp://[USER@]HOST[:PORT] or smtps://…
     #[arg(long, env = "NODE_SMTP", value_name = "URL", help_heading = "Mail")]
     pub(crate) smtp: Option<Smtp>,
@@ -115,7 +119,7 @@ pub(crate) struct DaemonArgs {
 }
 
 /// Ids of the flags above, as clap knows them.
-pub(super) const FLAGS: [&str; 18] = [
+pub(super) const FLAGS: [&str; 20] = [
     "volunteer",
     "coordinator",
     "farm_name",
@@ -127,6 +131,8 @@ pub(super) const FLAGS: [&str; 18] = [
     "max_disk",
     "accept",
     "tool",
+    "allow_private_sources",
+    "source_ca",
     "smtp",
     "smtp_tls",
     "smtp_ca",
@@ -159,7 +165,8 @@ impl DaemonArgs {
         let stray =
             |flags: &'static [&'static str]| flags.iter().find(|flag| typed(flag)).map(|flag| flag.replace('_', "-"));
         if !role.volunteers()
-            && let Some(flag) = stray(&["slots", "max_memory", "max_disk", "accept", "tool"])
+            && let Some(flag) =
+                stray(&["slots", "max_memory", "max_disk", "accept", "tool", "allow_private_sources", "source_ca"])
         {
             return Err(format!("`--{flag}` is for a volunteer: add `--volunteer`, or leave it out"));
         }

@@ -56,7 +56,7 @@ fn a_request_is_read_whole() {
          --email me@example.org --output out --agree 2 --priority urgent --expires 2h --fresh",
     );
     assert_eq!(request.recipe, RecipeArg::Catalogue("lua".parse().unwrap()));
-    assert_eq!(request.source, Some(SourceArg::Path("lua.tar.gz".into())));
+    assert_eq!(request.source, ["lua.tar.gz".parse().unwrap()]);
     assert_eq!(request.option, ["opt=3".parse().unwrap()]);
     assert_eq!(request.platform.unwrap().requires().map(|require| require.to_string()), ["os=linux", "arch=x86_64"]);
     assert_eq!(request.require, ["tool.cc>=12".parse().unwrap(), "cores>=2".parse().unwrap()]);
@@ -126,7 +126,14 @@ fn contradictions_are_usage_errors_at_once() {
         ("--coordinator --smtp-ca f".to_owned(), "goes with `--smtp`"),
         ("--no-mdns".to_owned(), "nothing to do"),
         ("request x --detach --output d".to_owned(), "leave one out"),
-        ("request x --revision 1".to_owned(), "goes with `--source`"),
+        ("request x --revision a..b".to_owned(), "names no revision"),
+        ("request x --revision 1 --source a.tar.gz".to_owned(), "this source has none"),
+        ("request x --within 2 --source dir".to_owned(), "this source has none"),
+        ("request x --within 0".to_owned(), "1..=1000"),
+        ("request x --within 2 --fresh".to_owned(), "choose one"),
+        ("request x --within 2 --source https://h/a.git --source b=c".to_owned(), "several sources"),
+        ("request x --source py=a".to_owned(), "without `py=`"),
+        ("request x --source a --source b".to_owned(), "write `--source NAME=b`"),
         ("request x -o a=1 -o a=2".to_owned(), "given twice"),
         ("request x --agree 0".to_owned(), "1 to 5"),
         ("request x --agree 6".to_owned(), "1 to 5"),

@@ -1,7 +1,10 @@
 //! Values as people type them, each parsed to a type that holds nothing wrong.
 
+use protocol::digest::Digest;
 use protocol::request::{MAX_TTL, Name, NameError};
+use protocol::source::HttpsUrl;
 use protocol::time::Span;
+use protocol::tree::TreePath;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,24 +27,79 @@ impl FromStr for RecipeArg {
     }
 }
 
+/// A source as it was typed: where it is, and below which folder it is to lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SourceArg {
+    /// The folder; `None` for the source itself.
+    pub(crate) below: Option<TreePath>,
+    /// Where it is to be taken from.
+    pub(crate) place: SourcePlace,
+}
+
 /// Where a source is to be taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SourceArg {
+pub(crate) enum SourcePlace {
     /// A directory or an archive.
     Path(PathBuf),
-    /// An archive behind https.
-    Url(String),
+    /// An archive behind https, pinned by its digest.
+    Archive {
+        /// Where.
+        url: HttpsUrl,
+        /// SHA-256 of the file.
+        digest: Digest,
+    },
+    /// A git repository.
+    Git(HttpsUrl),
+    /// Behind https, and nothing says what it is.
+    Url(HttpsUrl),
 }
 
 impl FromStr for SourceArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once("://") {
-            Some(("https", rest)) if !rest.is_empty() => Ok(Self::Url(text.to_owned())),
-            Some((scheme, _)) => Err(format!("`{scheme}://` is not taken: give https://, a directory or an archive")),
-            None if text.is_empty() => Err("give a directory, an archive or an https:// address".to_owned()),
-            None => Ok(Self::Path(text.into())),
+        let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._+-".contains(&b));
+        let named = text.split_once('=').filter(|(name, _)| is_plain(name));
+        let named = named.and_then(|(name, place)| Some((TreePath::try_from(name).ok()?, place)));
+        match named {
+            Some((below, place)) => Ok(Self { below: Some(below), place: place.parse()? }),
+            None => Ok(Self { below: None, place: text.parse()? }),
+        }
+    }
+}
+
+impl SourcePlace {
+    /// As a person would type it.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::Archive { url, digest } => format!("{url}#sha256={digest}"),
+            Self::Git(url) | Self::Url(url) => url.to_string(),
+        }
+    }
+}
+
+impl FromStr for SourcePlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = |text: &str| text.parse::<HttpsUrl>().map_err(|error| error.to_string());
+        let Some((scheme, rest)) = text.split_once("://") else {
+            let what = "give a directory, an archive or an https:// address";
+            return if text.is_empty() { Err(what.to_owned()) } else { Ok(Self::Path(text.into())) };
+        };
+        match (scheme, rest.split_once('#')) {
+            ("git+https", None) => url(&format!("https://{rest}")).map(Self::Git),
+            ("https", Some((address, pin))) => {
+                let digest = pin.strip_prefix("sha256=").and_then(|digits| digits.to_ascii_lowercase().parse().ok());
+                let digest =
+                    digest.ok_or_else(|| format!("`#{pin}` pins nothing: write #sha256= and 64 hexadecimal digits"))?;
+                Ok(Self::Archive { url: url(&format!("https://{address}"))?, digest })
+            }
+            ("https", None) if rest.trim_end_matches('/').ends_with(".git") => url(text).map(Self::Git),
+            ("https", None) => url(text).map(Self::Url),
+            ("git+https", Some(_)) => Err("write the revision with `--revision`, not behind `#`".to_owned()),
+            (scheme, _) => Err(format!("`{scheme}://` is not taken: give https://, a directory or an archive")),
         }
     }
 }
@@ -257,9 +315,32 @@ mod tests {
 
     #[test]
     fn a_source_is_a_path_or_https() {
-        assert_eq!("a.tar.gz".parse(), Ok(SourceArg::Path("a.tar.gz".into())));
-        assert_eq!("https://example.org/a".parse(), Ok(SourceArg::Url("https://example.org/a".to_owned())));
-        for wrong in ["", "http://example.org/a", "file:///etc", "https://"] {
+        let url = |text: &str| text.parse::<HttpsUrl>().unwrap();
+        let digest = Digest::of(b"");
+        for (text, place) in [
+            ("a.tar.gz", SourcePlace::Path("a.tar.gz".into())),
+            ("./a=b", SourcePlace::Path("./a=b".into())),
+            ("https://h/a", SourcePlace::Url(url("https://h/a"))),
+            ("https://h/a?b=c", SourcePlace::Url(url("https://h/a?b=c"))),
+            ("https://h/a.git", SourcePlace::Git(url("https://h/a.git"))),
+            ("git+https://h/a", SourcePlace::Git(url("https://h/a"))),
+            (&format!("https://h/a#sha256={digest}"), SourcePlace::Archive { url: url("https://h/a"), digest }),
+        ] {
+            assert_eq!(text.parse(), Ok(SourceArg { below: None, place: place.clone() }), "{text}");
+            let below = Some(TreePath::try_from("lib/py").unwrap());
+            assert_eq!(format!("lib/py={text}").parse(), Ok(SourceArg { below, place }), "{text}");
+        }
+        for wrong in [
+            "",
+            "http://example.org/a",
+            "file:///etc",
+            "https://",
+            "ssh://h/a.git",
+            "git+https://h/a#main",
+            "https://h/a#sha256=12",
+            "https://me:pw@h/a.git",
+            "py=",
+        ] {
             assert!(wrong.parse::<SourceArg>().is_err(), "{wrong}");
         }
     }

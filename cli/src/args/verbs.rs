@@ -1,12 +1,13 @@
 //! The verbs and their flags.
 
-use super::value::{Axis, Chosen, Lifetime, MAX_COMBINATIONS, RecipeArg, SourceArg};
+use super::value::{Axis, Chosen, Lifetime, MAX_COMBINATIONS, RecipeArg, SourceArg, SourcePlace};
 use clap::builder::FalseyValueParser;
 use clap::{Subcommand, ValueEnum};
 use protocol::digest::Digest;
 use protocol::id::RequestId;
 use protocol::platform::{Constraint, Require, Value};
 use protocol::request::{Address, MAX_ADDRESSES, MAX_AGREE, Name, Priority};
+use protocol::source::Revision;
 use protocol::wire::RequestRef;
 use std::num::NonZeroU8;
 use std::path::PathBuf;
@@ -143,6 +144,17 @@ impl FromStr for PlatformArg {
     }
 }
 
+/// From where sources may be fetched: flags of whoever fetches.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct FetchingArgs {
+    /// Sources may come from loopback and private networks
+    #[arg(long, env = "NODE_ALLOW_PRIVATE_SOURCES", value_parser = FalseyValueParser::new())]
+    pub(crate) allow_private_sources: bool,
+    /// Trust these certificate authorities (PEM) as well where sources are published
+    #[arg(long, env = "NODE_SOURCE_CA", value_name = "FILE")]
+    pub(crate) source_ca: Option<PathBuf>,
+}
+
 /// `node request`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RequestArgs {
@@ -154,12 +166,18 @@ pub(crate) struct RequestArgs {
     /// Ask for every combination of these values of options (may be repeated; in the environment one a line)
     #[arg(long, env = "NODE_MATRIX", value_name = "NAME=VALUE,VALUE…", value_delimiter = '\n')]
     pub(crate) matrix: Vec<Axis>,
-    /// Build from this directory, archive (tar.gz, tar.xz, tar.zst) or https address
-    #[arg(long, env = "NODE_SOURCE", value_name = "DIR|ARCHIVE|URL")]
-    pub(crate) source: Option<SourceArg>,
-    /// Which revision of the source
+    /// Build from this directory, archive, git repository (https://….git) or pinned archive (https://…#sha256=HEX); a further one
+    /// is written NAME=… and lies in the folder NAME (in the environment one a line)
+    #[arg(long, env = "NODE_SOURCE", value_name = "DIR|ARCHIVE|URL", value_delimiter = '\n')]
+    pub(crate) source: Vec<SourceArg>,
+    /// Which branch, tag or commit of a git repository [default: what the recipe says, or the repository's HEAD]
     #[arg(long, env = "NODE_REVISION", value_name = "REV")]
-    pub(crate) revision: Option<String>,
+    pub(crate) revision: Option<Revision>,
+    /// Take a finished build of one of the last N commits, the nearest there is, before building anew
+    #[arg(long, env = "NODE_WITHIN", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) within: Option<u32>,
+    #[command(flatten)]
+    pub(crate) fetching: FetchingArgs,
     /// Build for this platform [default: this machine's]
     #[arg(long, env = "NODE_PLATFORM", value_name = "OS/ARCH")]
     pub(crate) platform: Option<PlatformArg>,
@@ -190,6 +208,46 @@ pub(crate) struct RequestArgs {
     /// Build again even if a build exists
     #[arg(long, env = "NODE_FRESH", value_parser = FalseyValueParser::new())]
     pub(crate) fresh: bool,
+}
+
+impl RequestArgs {
+    fn check_sources(&self) -> Result<(), String> {
+        let (first, further) = match self.source.split_first() {
+            Some((first, further)) => (Some(first), further),
+            None => (None, &[][..]),
+        };
+        if let Some(name) = first.and_then(|first| first.below.as_ref()) {
+            return Err(format!(
+                "the first `--source` is the source itself: write it without `{name}=`, or as `./{name}=…`"
+            ));
+        }
+        if let Some(place) = further.iter().find(|source| source.below.is_none()) {
+            let shown = place.place.shown();
+            return Err(format!("a further `--source` lies in a folder of its own: write `--source NAME={shown}`"));
+        }
+        let is_git = |place: &SourcePlace| matches!(place, SourcePlace::Git(_) | SourcePlace::Url(_));
+        let flag = match (&self.revision, self.within) {
+            (Some(_), _) => "revision",
+            (None, Some(_)) => "within",
+            (None, None) => return Ok(()),
+        };
+        if first.is_some_and(|first| !is_git(&first.place)) {
+            return Err(format!(
+                "`--{flag}` is about commits, and this source has none: it goes with a git repository"
+            ));
+        }
+        if self.within.is_some() && !further.is_empty() {
+            return Err("`--within` looks for builds of one repository, and there are several sources: leave one out"
+                .to_owned());
+        }
+        if self.within.is_some() && self.check {
+            return Err("`--within` takes a build that exists and `--check` makes two: choose one".to_owned());
+        }
+        if self.within.is_some() && self.fresh {
+            return Err("`--within` takes a build that exists and `--fresh` wants none of those: choose one".to_owned());
+        }
+        Ok(())
+    }
 }
 
 fn agree(text: &str) -> Result<NonZeroU8, String> {
@@ -279,9 +337,7 @@ impl Verb {
                         `--agree`";
             return Err(text.to_owned());
         }
-        if request.revision.is_some() && request.source.is_none() {
-            return Err("`--revision` goes with `--source`".to_owned());
-        }
+        request.check_sources()?;
         if request.email.len() > MAX_ADDRESSES {
             return Err(format!("at most {MAX_ADDRESSES} addresses can wait for one request"));
         }

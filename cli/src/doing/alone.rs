@@ -10,7 +10,7 @@ use node::founding::{ALONE, MembershipError};
 use node::home::HomeError;
 use node::network::config::{Mdns, Transports};
 use node::node::{Node, StartError};
-use node::volunteer::fetch::FetchRules;
+use node::source::FetchRules;
 use node::volunteer::machine::OwnerLimits;
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,8 @@ pub(super) enum Begun {
     ByAnother,
 }
 
-/// Becomes a farm in this home.
-pub(super) async fn start(place: &Place) -> Result<Begun, Failure> {
+/// Becomes a farm in this home, whose volunteer fetches sources by `fetch`.
+pub(super) async fn start(place: &Place, fetch: FetchRules) -> Result<Begun, Failure> {
     place.output.tell(&sentences::farm_of_one());
     let name = ALONE.parse().map_err(|error: protocol::request::NameError| {
         Failure::new(Exit::Infrastructure, Said::new(error.to_string()))
@@ -65,7 +65,7 @@ pub(super) async fn start(place: &Place) -> Result<Begun, Failure> {
             limits: OwnerLimits::default(),
             accept: Accept::Any,
             tools: Vec::new(),
-            fetch: FetchRules::default(),
+            fetch,
         }),
     };
     tokio::select! {

@@ -3,21 +3,22 @@
 use super::Place;
 use super::errand::{self, Asked, Went};
 use super::footing::Footing;
+use super::source::Settled;
 use crate::args::RequestArgs;
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
 use crate::sentences::{self, Said};
+use crate::shape::RequestShape;
 use crate::verb::check::{self, Checked};
 use node::artifact::compare::{self, Side};
-use node::artifact::import::Imported;
 use node::client::get::{Delivered, Got, Patience, Stage};
 use node::client::wish::Wish;
+use node::source::FetchRules;
 use protocol::request::Conditions;
 use protocol::tree::{CHUNK_BYTES, TreePath};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between the end of one build and the start of the next: so that both see another second, and show it if they write it down.
@@ -27,11 +28,11 @@ pub(super) async fn run(
     place: &Place,
     args: &RequestArgs,
     wish: Wish,
-    source: Option<Arc<Imported>>,
+    (settled, rules): (&Settled, &FetchRules),
     started: Instant,
 ) -> Result<Exit, Failure> {
-    let footing = Footing::find(place, Patience::Wait).await?;
-    let checked = both(place, args, &footing, wish, source, started).await;
+    let footing = Footing::find(place, Patience::Wait, rules).await?;
+    let checked = both(place, args, &footing, wish, settled, started).await;
     footing.leave(place).await;
     checked
 }
@@ -40,10 +41,11 @@ async fn both(
     place: &Place,
     args: &RequestArgs,
     footing: &Footing,
-    wish: Wish,
-    source: Option<Arc<Imported>>,
+    mut wish: Wish,
+    settled: &Settled,
     started: Instant,
 ) -> Result<Exit, Failure> {
+    let commit = settled.choose_commit(&mut wish, footing.session(), &place.output).await?;
     let aside = tempfile::tempdir_in(place.home.path())?;
     let mut delivered: Vec<Box<Delivered>> = Vec::new();
     for (conditions, folder) in
@@ -53,7 +55,7 @@ async fn both(
             tokio::time::sleep(NEXT_SECOND).await;
         }
         let wish = Wish { conditions, ..wish.clone() };
-        let asked = Asked { wish: &wish, source: source.clone(), patience: Patience::Wait, folder };
+        let asked = Asked { wish: &wish, source: settled.handed_over.clone(), patience: Patience::Wait, folder };
         let progress = place.output.progress();
         let (went, seen) = errand::carry(footing, asked, &place.stop, |stage| show(&progress, conditions, stage)).await;
         drop(progress);
@@ -71,7 +73,8 @@ async fn both(
             Went::Failed(failure) => failure,
             Went::Interrupted => footing.interrupt(seen.request.as_slice()).await,
         };
-        return check::broken_off(&place.output, &failure, seen.shape, started.elapsed());
+        let known = RequestShape { commit, ..seen.shape };
+        return check::broken_off(&place.output, &failure, known, started.elapsed());
     }
     let [first, second] = <[Box<Delivered>; 2]>::try_from(delivered).map_err(|_| {
         Failure::new(Exit::Infrastructure, Said::new("two builds were asked for, and two were not made"))
@@ -82,7 +85,8 @@ async fn both(
     };
     let differences = compare::differences(&first.delivery.manifest, &second.delivery.manifest, read)?;
     let files = errand::files_of(&first.folder, &first.delivery)?;
-    let checked = Checked { first: errand::shape_of(&first), second: second.manifest, differences };
+    let checked =
+        Checked { first: RequestShape { commit, ..errand::shape_of(&first) }, second: second.manifest, differences };
     check::finished(&place.output, checked, &first.folder, files, started.elapsed())
 }
 

@@ -12,8 +12,11 @@ use node::founding::MembershipError;
 use node::home::HomeError;
 use node::network::CallError;
 use node::node::StartError;
+use node::source::FetchError;
+use node::source::git::ResolveError;
 use node::volunteer::staff::StaffError;
 use node::volunteer::survey::SurveyError;
+use protocol::source::HttpsUrl;
 
 fn failure(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Failure {
     Failure::new(exit, Said::with_next(what, next))
@@ -114,6 +117,50 @@ pub(super) fn of_no_coordinator(none: &NoCoordinator) -> Failure {
 
 pub(super) fn of_wish(error: &WishError) -> Failure {
     failure(Exit::Usage, error.to_string(), "`node recipe show NAME` lists options and source")
+}
+
+pub(super) fn of_resolve(url: &HttpsUrl, error: &ResolveError) -> Failure {
+    let next = match error {
+        ResolveError::Fetch(error) => return of_fetch(url.as_str(), error),
+        ResolveError::Unknown { .. } | ResolveError::NoHead { .. } => {
+            format!("`git ls-remote {url}` lists its branches and tags; `--revision` names one, or a commit")
+        }
+        ResolveError::AmbiguousName { .. } => "write the whole name, such as `--revision refs/heads/NAME`".to_owned(),
+        ResolveError::AmbiguousCommit { .. } => "write more of its digits".to_owned(),
+    };
+    failure(Exit::Usage, error.to_string(), next)
+}
+
+pub(super) fn of_fetch(url: &str, error: &FetchError) -> Failure {
+    let what = format!("{url} cannot be fetched: {error}");
+    let look = "look at the address; a browser or `curl` from this machine tells more";
+    match error {
+        FetchError::NotPublic { range, .. } if range.can_be_allowed() => failure(
+            Exit::Usage,
+            what,
+            "if that network is yours, add `--allow-private-sources`; the volunteer that fetches needs it as well",
+        ),
+        FetchError::Url(_)
+        | FetchError::NotHttps(_)
+        | FetchError::NotPublic { .. }
+        | FetchError::NotARepository { .. }
+        | FetchError::Login { .. } => failure(Exit::Usage, what, look),
+        FetchError::NoGit | FetchError::OldGit { .. } => {
+            failure(Exit::Infrastructure, what, "`node doctor` says how to install it")
+        }
+        FetchError::NoLength { .. } => {
+            failure(Exit::Infrastructure, what, "download it and give the file with `--source FILE`")
+        }
+        FetchError::Transport { .. } | FetchError::Setup(_) => failure(
+            Exit::Infrastructure,
+            what,
+            "look whether this machine reaches it; a certificate authority of your own is named with `--source-ca FILE`",
+        ),
+        FetchError::Write { .. } => {
+            failure(Exit::Infrastructure, what, "look at the free space there, or name another folder in TMPDIR")
+        }
+        _ => failure(Exit::Infrastructure, what, "try again later, or look whether this machine reaches it"),
+    }
 }
 
 pub(super) fn of_get(error: &GetError) -> Failure {

@@ -4,7 +4,7 @@ use super::{Place, errand, failure};
 use crate::args::FetchArgs;
 use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
-use crate::shape::{Outcome, RequestShape};
+use crate::shape::{CommitShape, Outcome, RequestShape};
 use crate::verb;
 use node::artifact::transfer::{Progress, Sink};
 use node::client::find::{Found, Search};
@@ -44,7 +44,8 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
                 ended_with = Some(*manifest);
             }
             Explanation::Ended(ended) => {
-                return verb::request::failed(&place.output, request, view, ended, started.elapsed());
+                let commit = CommitShape::default();
+                return verb::request::failed(&place.output, request, view, ended, commit, started.elapsed());
             }
             explanation => {
                 let what = format!("not built yet: {}", sentences::explanation(explanation, request));

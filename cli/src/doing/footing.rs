@@ -10,6 +10,7 @@ use node::client::member::Member;
 use node::client::session::{JoinError, Session};
 use node::home::HomeError;
 use node::node::Node;
+use node::source::FetchRules;
 use protocol::id::RequestId;
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,8 @@ pub(super) enum Alone {
 }
 
 impl Footing {
-    /// Joins the farm that is known, or becomes one.
-    pub(super) async fn find(place: &Place, patience: Patience) -> Result<Self, Failure> {
+    /// Joins the farm that is known, or becomes one that fetches sources by `fetch`.
+    pub(super) async fn find(place: &Place, patience: Patience, fetch: &FetchRules) -> Result<Self, Failure> {
         let until = Instant::now() + OTHERS_WITHIN;
         let detach_needs_a_farm = || Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm());
         let node = loop {
@@ -49,7 +50,7 @@ impl Footing {
                 }
                 Ok(member) => return Ok(Self { stands: Stands::Member(member) }),
                 Err(JoinError::NoFarm) if patience == Patience::Detach => return Err(detach_needs_a_farm()),
-                Err(JoinError::NoFarm) => match alone::start(place).await? {
+                Err(JoinError::NoFarm) => match alone::start(place, fetch.clone()).await? {
                     Begun::Farm(node) => break node,
                     Begun::ByAnother if Instant::now() < until => {}
                     Begun::ByAnother => return Err(failure::of_home(HomeError::InUse(place.home.path().to_owned()))),

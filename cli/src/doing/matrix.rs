@@ -2,23 +2,23 @@
 
 use super::errand::{self, Asked, Went};
 use super::footing::Footing;
+use super::source::Settled;
 use super::{Place, failure};
 use crate::args::{Chosen, RequestArgs, combinations};
 use crate::exit::{Exit, Failure};
 use crate::output::Board;
 use crate::sentences::{self, Said};
-use crate::shape::RequestShape;
+use crate::shape::{CommitShape, RequestShape};
 use crate::verb;
 use crate::verb::matrix::{self, Cell, End};
 use futures::{StreamExt as _, stream};
-use node::artifact::import::Imported;
 use node::client::get::{Got, Patience, Stage};
 use node::client::wish::Wish;
+use node::source::FetchRules;
 use protocol::farm::explain::HowBuilt;
 use protocol::id::RequestId;
 use std::cell::RefCell;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Requests that one command waits for at the same time: enough for the volunteers of a large farm.
@@ -28,7 +28,8 @@ const AT_ONCE: usize = 32;
 pub(super) struct Order<'a> {
     pub(super) place: &'a Place,
     pub(super) args: &'a RequestArgs,
-    pub(super) source: Option<Arc<Imported>>,
+    pub(super) settled: &'a Settled,
+    pub(super) rules: &'a FetchRules,
     pub(super) patience: Patience,
     pub(super) started: Instant,
 }
@@ -44,7 +45,7 @@ pub(super) async fn run(order: Order<'_>, wish: impl Fn(&[Chosen]) -> Wish) -> R
     }
     let names: Vec<String> = chosen.iter().map(|chosen| matrix::name(chosen)).collect();
     let folders = order.args.output.as_ref().map(|root| matrix::folders(root, &names));
-    let footing = Footing::find(order.place, order.patience).await?;
+    let footing = Footing::find(order.place, order.patience, order.rules).await?;
     let board = order.place.output.board(&names);
     // What an interruption leaves behind.
     let submitted = RefCell::new(Vec::new());
@@ -92,13 +93,24 @@ async fn one(
     show: impl FnMut(&Stage),
 ) -> End {
     let begun = Instant::now();
-    let asked = Asked { wish, source: order.source.clone(), patience: order.patience, folder };
+    let mut wish = wish.clone();
+    let commit = tokio::select! {
+        biased;
+        commit = order.settled.choose_commit(&mut wish, footing.session(), &order.place.output) => match commit {
+            Ok(commit) => commit,
+            Err(failure) => return refused(failure),
+        },
+        () = order.place.stop.cancelled() => CommitShape::default(),
+    };
+    let source = order.settled.handed_over.clone();
+    let asked = Asked { wish: &wish, source, patience: order.patience, folder };
     let (went, seen) = errand::carry(footing, asked, &order.place.stop, show).await;
-    match went {
+    let end = match went {
         Went::Got(got) => ended(got, begun.elapsed()),
         Went::Failed(failure) => broken_off(failure, seen.shape),
         Went::Interrupted => broken_off(Failure::new(Exit::Interrupted, Said::new("interrupted")), seen.shape),
-    }
+    };
+    End { shape: RequestShape { commit, ..end.shape }, ..end }
 }
 
 fn ended(got: Got, elapsed: Duration) -> End {

@@ -15,6 +15,7 @@ mod logs;
 mod matrix;
 mod request;
 mod serve;
+mod source;
 mod store;
 
 use crate::args::{DaemonArgs, FarmVerb, Role, SharedArgs, Verb};

@@ -1,6 +1,6 @@
 //! A daemon.
 
-use super::{Place, failure, transports};
+use super::{Place, failure, source, transports};
 use crate::args::{Accept, DaemonArgs, Role, SmtpTls, TlsFrom};
 use crate::exit::{Exit, Failure};
 use crate::sentences::Said;
@@ -35,7 +35,7 @@ fn config_of(place: &Place, role: Role, args: DaemonArgs) -> Result<NodeConfig, 
     } else {
         None
     };
-    let volunteer = role.volunteers().then(|| volunteer_of(&args));
+    let volunteer = if role.volunteers() { Some(volunteer_of(&args)?) } else { None };
     let reach = Reach {
         listen: args.listen,
         external: args.external,
@@ -74,12 +74,12 @@ fn wall_clock(args: &DaemonArgs) -> WallClock {
     if args.trust_clock { WallClock::Trusted } else { WallClock::Checked }
 }
 
-fn volunteer_of(args: &DaemonArgs) -> VolunteerConfig {
+fn volunteer_of(args: &DaemonArgs) -> Result<VolunteerConfig, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let half = u16::try_from(cores / 2).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
     let tools =
         args.tool.iter().map(|tool| OfferedTool { name: tool.name.to_string(), prefix: tool.prefix.clone() }).collect();
-    VolunteerConfig {
+    Ok(VolunteerConfig {
         limits: OwnerLimits {
             slots: args.slots.unwrap_or(half),
             memory_mib: args.max_memory.map(|size| size.bytes >> 20),
@@ -91,6 +91,6 @@ fn volunteer_of(args: &DaemonArgs) -> VolunteerConfig {
             Accept::Any => config::Accept::Any,
         },
         tools,
-        fetch: node::volunteer::fetch::FetchRules::default(),
-    }
+        fetch: source::rules(&args.fetching)?,
+    })
 }

@@ -52,7 +52,7 @@ fn a_finished_request() {
         object(&shape),
         json!({
             "request": EMPTY, "build_key": EMPTY, "outcome": "built", "reason": null, "manifest": EMPTY,
-            "volunteer": "ab".repeat(32),
+            "volunteer": "ab".repeat(32), "commit": null, "commits_back": null,
             "files": [{"path": "/tmp/lua", "digest": EMPTY, "size": 0, "mode": "0755"}],
             "queued_ms": 250, "built_ms": 2_000, "elapsed_ms": 2_500
         })
@@ -74,6 +74,7 @@ fn what_is_not_known_is_null_and_never_left_out() {
         object(&RequestShape::default()),
         json!({
             "request": null, "build_key": null, "outcome": null, "reason": null, "manifest": null, "volunteer": null,
+            "commit": null, "commits_back": null,
             "files": null, "queued_ms": null, "built_ms": null, "elapsed_ms": null
         })
     );

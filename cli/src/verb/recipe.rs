@@ -67,7 +67,7 @@ pub(crate) struct RecipeShape {
     /// Digest of the recipe.
     pub(crate) recipe: Option<String>,
     pub(crate) description: Option<String>,
-    /// `inline`, `archive` or `given`.
+    /// `inline`, `archive`, `git` or `given`.
     pub(crate) source: Option<&'static str>,
     pub(crate) options: Option<Vec<OptionShape>>,
     /// As `--require` takes them.
@@ -135,6 +135,7 @@ impl From<&Recipe> for RecipeShape {
                 SourceRule::Inline => "inline",
                 SourceRule::Archive { .. } => "archive",
                 SourceRule::Given { .. } => "given",
+                SourceRule::Git { .. } => "git",
             }),
             options: Some(recipe.options().iter().map(OptionShape::from).collect()),
             requires: Some(sheet::requirement(recipe)),

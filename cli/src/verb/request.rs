@@ -3,7 +3,7 @@
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, Progress};
 use crate::sentences;
-use crate::shape::{FileShape, RequestShape};
+use crate::shape::{CommitShape, FileShape, RequestShape};
 use protocol::farm::explain::{Ended, Explanation, RequestView};
 use protocol::id::{BuildKey, RequestId};
 use protocol::tree::Mode;
@@ -53,6 +53,7 @@ pub(crate) fn detached(
     output: &Output,
     request: RequestId,
     build_key: BuildKey,
+    commit: CommitShape,
     elapsed: Duration,
 ) -> Result<Exit, Failure> {
     output.tell(&sentences::detached(request));
@@ -60,6 +61,7 @@ pub(crate) fn detached(
     output.object(&RequestShape {
         request: Some(request.to_string()),
         build_key: Some(build_key.to_string()),
+        commit,
         elapsed_ms: Some(millis(elapsed)),
         ..RequestShape::default()
     })?;
@@ -72,10 +74,11 @@ pub(crate) fn failed(
     request: RequestId,
     view: &RequestView,
     ended: &Ended,
+    commit: CommitShape,
     elapsed: Duration,
 ) -> Result<Exit, Failure> {
     output.error(&sentences::ended(ended, request));
-    output.object(&failed_shape(request, view, ended, elapsed))?;
+    output.object(&RequestShape { commit, ..failed_shape(request, view, ended, elapsed) })?;
     Ok(Exit::from(ended))
 }
 

@@ -1,13 +1,17 @@
-//! Whole things fetched in one call: a tree into the store, a small blob into memory.
+//! Whole things brought here in one call: a tree into the store, a small blob into memory.
 //!
 //! What [`super::transfer`] does piece by piece, for callers that only want the result.
 
-use super::store::Store;
+use super::ChunkSource as _;
+use super::import::Imported;
+use super::store::{Store, StoreError};
 use super::transfer::{Progress, Providers, Sink, TransferError, fetch_artifact, fetch_blob, fetch_manifest};
 use crate::network::Network;
 use protocol::digest::Digest;
 use protocol::id::{ManifestId, PeerKey};
 use protocol::tree::Manifest;
+use std::collections::HashSet;
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::bytes::Bytes;
 
@@ -43,4 +47,30 @@ pub async fn tree_into_store(
 /// [`TransferError`].
 pub async fn small_blob(network: &Network, digest: Digest, providers: Vec<PeerKey>) -> Result<Bytes, TransferError> {
     fetch_blob(network, digest, SMALL_BLOB_BYTES, &mut Providers::from(providers)).await
+}
+
+/// Chunks that are read before they are put: what a put may hold in memory.
+const CHUNKS_AT_ONCE: usize = 16;
+
+/// Puts an imported tree into the store; when it returns, all of it is durable.
+///
+/// # Errors
+///
+/// [`StoreError`]; [`StoreError::Disk`] also when a chunk of the import cannot be read.
+pub async fn import_into_store(store: &Store, imported: Imported) -> Result<Manifest, StoreError> {
+    let imported = Arc::new(imported);
+    let mut seen = HashSet::new();
+    let chunks = imported.manifest.files().flat_map(|(.., chunks)| chunks).copied();
+    let chunks: Vec<Digest> = chunks.filter(|digest| seen.insert(*digest)).collect();
+    let batch = store.batch();
+    for some in store.missing(chunks).await?.chunks(CHUNKS_AT_ONCE) {
+        let (some, from) = (some.to_vec(), imported.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = |digest: &Digest| from.read(digest)?.ok_or_else(|| std::io::ErrorKind::NotFound.into());
+            some.iter().map(|digest| read(digest).map(Bytes::from)).collect::<std::io::Result<Vec<_>>>()
+        });
+        batch.blobs(reading.await.map_err(|_| StoreError::ShuttingDown)??).await?;
+    }
+    batch.commit_artifact(&imported.manifest).await?;
+    Ok(imported.manifest.clone())
 }

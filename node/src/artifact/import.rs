@@ -14,8 +14,13 @@ mod chunks;
 mod compression;
 mod directory;
 mod header;
+mod intake;
 #[cfg(test)]
 mod tests;
+mod together;
+
+pub use intake::Intake;
+pub use together::together;
 
 use super::{Checking, ChunkSource};
 use chunks::Chunks;

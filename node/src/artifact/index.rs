@@ -1,7 +1,7 @@
 //! The index of a store: which manifests are complete artifacts, and which of them answer a build key.
 //!
-//! It holds small records only, on sled or in memory, and nothing that the blobs and notes of the store could not give back:
-//! a lost or damaged index is rebuilt by a scan. For that reason nobody waits for sled to flush.
+//! It holds small records only, on sled or in memory, and nothing that the blobs and notes of the store could not give back,
+//! or a second look at where a source is published: a lost or damaged index is rebuilt by a scan. For that reason nobody waits for sled to flush.
 
 use protocol::codec::{self, CodecError};
 use protocol::digest::Digest;
@@ -71,6 +71,7 @@ pub struct JudgedRecord {
 pub struct Index {
     artifacts: Table,
     judged: Table,
+    sources: Table,
     marks: Table,
 }
 
@@ -97,6 +98,7 @@ impl Index {
         Ok(Self {
             artifacts: Table::Sled(db.open_tree("artifact.manifests")?),
             judged: Table::Sled(db.open_tree("artifact.judged")?),
+            sources: Table::Sled(db.open_tree("artifact.sources")?),
             marks: Table::Sled(db.open_tree("artifact.marks")?),
         })
     }
@@ -105,7 +107,7 @@ impl Index {
     #[must_use]
     pub fn in_memory() -> Self {
         let table = || Table::Memory(Mutex::default());
-        Self { artifacts: table(), judged: table(), marks: table() }
+        Self { artifacts: table(), judged: table(), sources: table(), marks: table() }
     }
 
     /// Whether the index was once filled; `false` when it is new or was lost.
@@ -132,7 +134,7 @@ impl Index {
     ///
     /// [`IndexError::Database`].
     pub fn clear(&self) -> Result<(), IndexError> {
-        for table in [&self.marks, &self.artifacts, &self.judged] {
+        for table in [&self.marks, &self.artifacts, &self.judged, &self.sources] {
             table.clear()?;
         }
         Ok(())
@@ -200,6 +202,24 @@ impl Index {
     /// [`IndexError`].
     pub fn remove_judged(&self, key: &BuildKey) -> Result<(), IndexError> {
         self.judged.remove(key.0.as_bytes())
+    }
+
+    /// The tree that a source of this digest was, when it was last fetched.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`].
+    pub fn source(&self, source: &Digest) -> Result<Option<ManifestId>, IndexError> {
+        self.sources.get(source.as_bytes())?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// Remembers which tree a source of this digest is.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`].
+    pub fn put_source(&self, source: &Digest, tree: &ManifestId) -> Result<(), IndexError> {
+        self.sources.put(source.as_bytes(), encode(tree))
     }
 
     /// Every judged build, in order of key.

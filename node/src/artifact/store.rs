@@ -22,10 +22,11 @@ pub use batch::{Batch, FileChunks};
 use super::index::{Completeness, Index, IndexError};
 use super::{Checking, ChunkSource, Reading, sharing};
 pub(in crate::artifact) use inner::Inner;
-use protocol::codec::CodecError;
+use protocol::codec::{self, CodecError};
 use protocol::digest::Digest;
 use protocol::id::{BuildKey, ManifestId};
 use protocol::report::{Judged, Verdict};
+use protocol::request::Source;
 use protocol::signed::OpenError;
 use protocol::time::Timestamp;
 use protocol::tree::{Manifest, ManifestError};
@@ -225,6 +226,30 @@ impl Store {
     /// [`StoreError`].
     pub async fn has_artifact(&self, id: ManifestId) -> Result<bool, StoreError> {
         self.run(move |inner| inner.has_artifact(id)).await
+    }
+
+    /// The tree that `source` is, if it was fetched before and is still complete here.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn source(&self, source: &Source) -> Result<Option<Manifest>, StoreError> {
+        let digest = Digest::of(&codec::encode(source));
+        self.run(move |inner| match inner.index.source(&digest)? {
+            Some(tree) if inner.has_artifact(tree)? => inner.manifest(tree),
+            _ => Ok(None),
+        })
+        .await
+    }
+
+    /// Remembers that `source` is this tree, as whoever fetched and verified it says.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn remember_source(&self, source: &Source, tree: ManifestId) -> Result<(), StoreError> {
+        let digest = Digest::of(&codec::encode(source));
+        self.run(move |inner| Ok(inner.index.put_source(&digest, &tree)?)).await
     }
 
     /// The manifest of an artifact whose every byte is here and fits its digest; reads all of it. What is damaged goes into

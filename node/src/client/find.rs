@@ -5,6 +5,7 @@
 
 use super::session::Session;
 use crate::network::Network;
+use futures::StreamExt as _;
 use protocol::id::{BuildKey, FarmId, PeerKey};
 use protocol::report::{Verdict, Verified};
 use protocol::ticket::Contact;
@@ -15,6 +16,10 @@ use tokio::task::JoinSet;
 
 /// How long the DHT is searched when no coordinator answers.
 const SEARCH_WITHIN: Duration = Duration::from_secs(10);
+/// How long a search for any of several builds may take.
+const SEARCH_ANY_WITHIN: Duration = Duration::from_secs(30);
+/// Builds searched for at the same time.
+const SOUGHT_AT_ONCE: usize = 16;
 /// Peers asked at the same time.
 const ASKED_AT_ONCE: usize = 16;
 
@@ -48,6 +53,15 @@ impl Session {
     /// Looks for a finished build, whatever its artifact.
     pub async fn find(&self, key: BuildKey) -> Search {
         self.find_such(key, |_| true).await
+    }
+
+    /// The place of the first of these builds that is finished, as far as can be told within half a minute.
+    pub async fn first_built(&self, keys: &[BuildKey]) -> Option<usize> {
+        let seeking = futures::stream::iter(keys.iter().map(|key| self.find(*key))).buffered(SOUGHT_AT_ONCE);
+        let first =
+            seeking.enumerate().filter_map(async |(at, search)| matches!(search, Search::Found(_)).then_some(at));
+        let mut first = std::pin::pin!(first);
+        tokio::time::timeout(SEARCH_ANY_WITHIN, first.next()).await.ok()?
     }
 
     /// Looks for a finished build whose verdict `will_do`; others are passed over. A peer may still hold a verdict that a

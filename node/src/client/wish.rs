@@ -3,12 +3,12 @@
 use super::session::Session;
 use crate::chance::Chance;
 use protocol::farm::command::Submitted;
-use protocol::id::{ManifestId, RequestId};
+use protocol::id::RequestId;
 use protocol::platform::Require;
 use protocol::recipe::{OptionError, Recipe, Settings, SpecError};
 use protocol::request::{
     Address, BuildSpec, CheckedRequest, Conditions, DEFAULT_TTL, Demand, Freshness, MAX_ADDRESSES, Name, OptionValue,
-    Priority, Request, Subscription,
+    Priority, Request, Source, Subscription,
 };
 use protocol::signed::Signed;
 use protocol::time::Span;
@@ -21,8 +21,8 @@ pub struct Wish {
     pub recipe: Recipe,
     /// Options as typed.
     pub options: Vec<(String, String)>,
-    /// The source tree, where the recipe does not bring its own.
-    pub source: Option<ManifestId>,
+    /// The source, where the recipe does not bring its own.
+    pub source: Option<Source>,
     /// What else the machine must have, its platform included.
     pub require: Vec<Require>,
     /// Who is to be written to.
@@ -62,7 +62,7 @@ impl Wish {
     }
 
     fn spec_of(&self, options: BTreeMap<Name, OptionValue>) -> Result<BuildSpec, WishError> {
-        let spec = self.recipe.spec(options, self.source, &self.require)?;
+        let spec = self.recipe.spec(options, self.source.clone(), &self.require)?;
         Ok(BuildSpec { conditions: self.conditions, ..spec })
     }
 

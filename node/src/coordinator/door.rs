@@ -112,7 +112,7 @@ impl Door {
             .flat_map(|spec| {
                 let source = match spec.source {
                     Source::Tree(id) => Some(Granted::Tree(id)),
-                    Source::Inline | Source::Archive { .. } => None,
+                    Source::Inline | Source::Archive { .. } | Source::Git { .. } => None,
                 };
                 [Some(Granted::Blob(spec.recipe.0)), source]
             })

@@ -324,6 +324,6 @@ async fn in_turn<T>(turns: &Semaphore, moving: impl Future<Output = T>) -> T {
 fn source_manifest(source: &Source) -> Option<ManifestId> {
     match source {
         Source::Tree(manifest) => Some(*manifest),
-        Source::Inline | Source::Archive { .. } => None,
+        Source::Inline | Source::Archive { .. } | Source::Git { .. } => None,
     }
 }

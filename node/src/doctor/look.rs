@@ -1,5 +1,6 @@
 //! What is there to see on this machine.
 
+use protocol::platform::Version;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,12 @@ pub(super) fn program(name: &str, folders: impl Iterator<Item = PathBuf>) -> Opt
     let is_executable =
         |path: &PathBuf| fs::metadata(path).is_ok_and(|seen| seen.is_file() && seen.permissions().mode() & 0o111 != 0);
     folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(name)).find(is_executable)
+}
+
+/// The version that a program tells of itself.
+pub(super) fn version(path: &Path) -> Option<Version> {
+    let told = Command::new(path).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
+    Version::find(&String::from_utf8_lossy(&told.stdout))
 }
 
 /// The sandbox program.

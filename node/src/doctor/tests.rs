@@ -73,6 +73,15 @@ fn each_ban_on_user_namespaces_has_its_command() {
 }
 
 #[test]
+fn a_machine_without_git_leaves_repositories_to_others() {
+    let check = |version: Option<&str>| git(version.map(|version| version.parse().unwrap()), debian()).finding;
+    assert_eq!(check(Some("2.39.5")), Finding::Good { seen: "2.39.5".to_owned() });
+    let Finding::Advice { mend, .. } = check(None) else { unreachable!() };
+    assert_eq!(mend, "sudo apt-get install git");
+    assert!(matches!(check(Some("2.30")), Finding::Advice { seen, .. } if seen.contains("2.31 is needed")));
+}
+
+#[test]
 fn a_machine_without_a_compiler_may_still_volunteer() {
     let check = compiler(None, debian());
     assert_eq!(mend(&check), "sudo apt-get install gcc libc6-dev make");
@@ -149,7 +158,7 @@ fn a_sandbox_that_fails_names_its_remedy() {
 fn this_machine_gets_a_whole_diagnosis() {
     let home = tempfile::tempdir().unwrap();
     let names: Vec<_> = diagnose(home.path()).checks().iter().map(|check| check.name).collect();
-    let always = ["bubblewrap", "user namespaces", "C compiler", "cgroups", "home", "disk", "clock"];
+    let always = ["bubblewrap", "user namespaces", "C compiler", "git", "cgroups", "home", "disk", "clock"];
     let rest: Vec<_> = names.iter().copied().filter(|name| *name != "sandbox").collect();
     assert_eq!(rest, always);
 }

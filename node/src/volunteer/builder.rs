@@ -8,7 +8,6 @@
 //! and the smoke test, never an exit status alone. A failure is the recipe's own (*build error*), a limit, or *infrastructure*;
 //! which one it is, is decided where it happens and never guessed from a text.
 
-use super::fetch::{self, FetchRules};
 use super::machine::Share;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use super::{
@@ -17,18 +16,18 @@ use super::{
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
 use crate::artifact::gather;
-use crate::artifact::import::{self, ImportError};
 use crate::artifact::transfer::TransferError;
 use crate::artifact::{Batch, ChunkSource, Store, StoreError};
 use crate::catalogue;
 use crate::coordinators::Coordinators;
 use crate::network::Network;
+use crate::source::FetchRules;
 use futures::future::{BoxFuture, FutureExt as _};
 use protocol::digest::Digest;
 use protocol::platform::{Capability, Standing};
 use protocol::recipe::{self, Output, Plan, Recipe, SmokeTest};
 use protocol::report::{Fingerprint, Limit, Outcome, Smoke};
-use protocol::request::{CheckedRequest, Source};
+use protocol::request::CheckedRequest;
 use protocol::time::Timestamp;
 use protocol::tree::{Entry, Manifest, Mode, Node, TreePath};
 use protocol::wire::Control;
@@ -67,13 +66,13 @@ pub struct Builder {
     pub capability: Capability,
     /// Below which attempts get their folders.
     pub work: PathBuf,
-    /// Where archives may be fetched from.
+    /// Where sources may be fetched from.
     pub fetch: FetchRules,
 }
 
 /// Why an attempt came to nothing.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Stopped,
     BuildError(String),
     Infrastructure(String),
@@ -193,22 +192,7 @@ impl Builder {
             }
         };
         recipe.admit(spec, &order.request.request.effort).map_err(|error| Failure::BuildError(error.to_string()))?;
-        let source = match &spec.source {
-            Source::Inline => Tree { manifest: Manifest::default(), chunks: Arc::new(Nowhere) },
-            Source::Tree(id) => {
-                let manifest =
-                    gather::tree_into_store(&self.network, &self.store, *id, providers).await.map_err(unfetched)?;
-                Tree { manifest, chunks: Arc::new(self.store.clone()) }
-            }
-            Source::Archive { digest, size, url } => {
-                order.log.append(format!("fetching {url}\n").as_bytes());
-                let archive = fetch::archive(&self.fetch, url, *digest, *size)
-                    .await
-                    .map_err(|error| Failure::Infrastructure(format!("the source cannot be fetched: {error}")))?;
-                let imported = unpack(archive).await?;
-                Tree { manifest: imported.manifest.clone(), chunks: Arc::new(imported) }
-            }
-        };
+        let source = self.supply(order, providers).await?;
         let manifest = recipe.over(&source.manifest).map_err(|error| Failure::BuildError(error.to_string()))?;
         let chunks = Arc::new(Layered { recipe: recipe.clone(), below: source.chunks });
         Ok((recipe, Tree { manifest, chunks }))
@@ -333,9 +317,9 @@ struct Room {
 }
 
 /// A tree and where its chunks are.
-struct Tree {
-    manifest: Manifest,
-    chunks: Arc<dyn ChunkSource>,
+pub(super) struct Tree {
+    pub(super) manifest: Manifest,
+    pub(super) chunks: Arc<dyn ChunkSource>,
 }
 
 /// The recipe's own files before those of the source.
@@ -350,15 +334,6 @@ impl ChunkSource for Layered {
             Some(content) => Ok(Some(content.to_vec())),
             None => self.below.read(digest),
         }
-    }
-}
-
-/// No chunks at all.
-struct Nowhere;
-
-impl ChunkSource for Nowhere {
-    fn read(&self, _: &Digest) -> io::Result<Option<Vec<u8>>> {
-        Ok(None)
     }
 }
 
@@ -461,13 +436,6 @@ fn judge_step(outcome: StepOutcome, what: &str) -> Result<(), Failure> {
     }
 }
 
-async fn unpack(archive: tempfile::NamedTempFile) -> Result<import::Imported, Failure> {
-    import::import_archive(archive.path()).await.map_err(|error| match error {
-        ImportError::Io { .. } => Failure::Infrastructure(format!("the archive cannot be read: {error}")),
-        error => Failure::BuildError(format!("the archive cannot be unpacked: {error}")),
-    })
-}
-
 /// Clears an attempt away; the report need not wait for it, and what stays is swept at the next start.
 fn clear(enclosure: Enclosure) {
     tokio::spawn(async move {
@@ -481,11 +449,11 @@ fn ending() -> Failure {
     Failure::Infrastructure("the volunteer is ending".to_owned())
 }
 
-fn unfetched(error: TransferError) -> Failure {
+pub(super) fn unfetched(error: TransferError) -> Failure {
     Failure::Infrastructure(format!("the source cannot be had from its holders: {error}"))
 }
 
-fn store_failed(error: &StoreError) -> Failure {
+pub(super) fn store_failed(error: &StoreError) -> Failure {
     Failure::Infrastructure(format!("the volunteer's store failed: {error}"))
 }
 

@@ -3,7 +3,6 @@
 use super::announce::Announcer;
 use super::builder::Builder;
 use super::duty::Volunteer;
-use super::fetch::FetchRules;
 use super::machine::{self, OfferedTool};
 use super::running::Running;
 use super::survey::{self, SurveyError};
@@ -17,8 +16,9 @@ use crate::config::{Accept, VolunteerConfig};
 use crate::coordinators::Coordinators;
 use crate::home::{Home, HomeError};
 use crate::network::Network;
+use crate::source::{FetchRules, git};
 use protocol::id::FarmId;
-use protocol::platform::Acceptance;
+use protocol::platform::{Acceptance, Value};
 use protocol::signed::SecretKey;
 use std::sync::Arc;
 
@@ -86,6 +86,9 @@ pub async fn hire(home: &Home, config: VolunteerConfig, ground: Ground) -> Resul
         .map_err(SurveyError::Tool)?;
     let found = survey::survey(&sandbox, &work, &offered).await?;
     facts.extend(found.libc.map(|libc| ("libc".to_owned(), libc)));
+    if let Some(version) = git::usable_version().await {
+        facts.insert("fetch".to_owned(), Value::Map([("git".to_owned(), Value::Version(version))].into()));
+    }
     let accepts = match config.accept {
         Accept::Catalogue => Acceptance::Catalogue(catalogue::ids()),
         Accept::Members => Acceptance::Members(catalogue::ids()),

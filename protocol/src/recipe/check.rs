@@ -12,13 +12,14 @@ use super::template::{HERE, JOBS, Word};
 use super::{
     Form, LANGUAGE, Limits, MAX_CHOICE_WORDS, MAX_CHOICES, MAX_FILES, MAX_LINE_BYTES, MAX_MIB, MAX_OPTIONS,
     MAX_OUTPUTS, MAX_RECIPE_BYTES, MAX_SETTINGS_BYTES, MAX_SOURCE_DATE_EPOCH, MAX_STEP_BYTES, MAX_STEPS, MAX_TIME,
-    MAX_URL_BYTES, MAX_VARIABLES, MAX_VARIANTS, MAX_WORDS, MIN_SOURCE_DATE_EPOCH, Presence, Raised, SourceRule,
+    MAX_VARIABLES, MAX_VARIANTS, MAX_WORDS, MIN_SOURCE_DATE_EPOCH, Presence, Raised, SourceRule,
     StepRule, VariantRule,
 };
 use crate::codec;
 use crate::platform::{MAX_KEYS, Requirement};
 use crate::report::Reproducibility;
 use crate::request::{Name, OptionValue};
+use crate::source::{HttpsUrl, MAX_URL_BYTES};
 use crate::time::Span;
 use crate::tree::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -253,12 +254,12 @@ fn source(form: &Form) -> Result<(), Fault> {
     match &form.source {
         SourceRule::Inline if form.files.is_empty() => return Err(fault([], Problem::NoSource)),
         SourceRule::Inline => {}
-        SourceRule::Given { hint } => line(hint).map_err(|problem| at("hint", problem))?,
+        SourceRule::Given { hint } | SourceRule::Git { hint, .. } => {
+            line(hint).map_err(|problem| at("hint", problem))?
+        }
         SourceRule::Archive { hint, size, url, .. } => {
             line(hint).map_err(|problem| at("hint", problem))?;
-            let host = url.strip_prefix("https://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
-            let fits = url.len() <= MAX_URL_BYTES && url.bytes().all(|b| b.is_ascii_graphic());
-            if !fits || host.is_empty() || host.contains('@') {
+            if url.parse::<HttpsUrl>().is_err() {
                 return Err(at("archive", Problem::Url { max: MAX_URL_BYTES }));
             }
             if *size == 0 {

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::platform::{Require, Requirement};
 use crate::report::Reproducibility;
 use crate::request::Name;
+use crate::source::{HttpsUrl, Revision};
 use crate::time::Span;
 use crate::tree::{Mode, TreePath};
 use serde::Deserialize;
@@ -57,6 +58,8 @@ struct DraftSource {
     archive: Option<String>,
     sha256: Option<Digest>,
     size: Option<u64>,
+    git: Option<HttpsUrl>,
+    revision: Option<Revision>,
 }
 
 #[derive(Deserialize)]
@@ -260,10 +263,17 @@ impl DraftOutput {
 
 impl DraftSource {
     fn rule(self) -> Result<SourceRule, Fault> {
-        match (self.archive, self.sha256, self.size) {
+        let archive = match (self.archive, self.sha256, self.size) {
+            (None, None, None) => None,
+            (Some(url), Some(digest), Some(size)) => Some((url, digest, size)),
+            _ => return Err(fault(["source".into()], Problem::HalfArchive)),
+        };
+        match (archive, self.git, self.revision) {
             (None, None, None) => Ok(SourceRule::Given { hint: self.hint }),
-            (Some(url), Some(digest), Some(size)) => Ok(SourceRule::Archive { hint: self.hint, digest, size, url }),
-            _ => Err(fault(["source".into()], Problem::HalfArchive)),
+            (Some((url, digest, size)), None, None) => Ok(SourceRule::Archive { hint: self.hint, digest, size, url }),
+            (None, Some(url), revision) => Ok(SourceRule::Git { hint: self.hint, url, revision }),
+            (Some(_), Some(_), _) => Err(fault(["source".into(), "git".into()], Problem::TwoSources)),
+            (_, None, Some(_)) => Err(fault(["source".into(), "revision".into()], Problem::LoneRevision)),
         }
     }
 }

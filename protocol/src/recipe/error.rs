@@ -7,6 +7,7 @@ use super::template::WordError;
 use crate::codec::CodecError;
 use crate::platform::PlatformParseError;
 use crate::request::Name;
+use crate::source::HttpsUrl;
 use crate::tree::{ManifestError, TreePath};
 use std::fmt;
 
@@ -320,6 +321,12 @@ pub enum Problem {
     /// `archive`, `sha256` and `size` go together.
     #[error("`archive`, `sha256` and `size` go together: give all three, or none and the recipe requires --source")]
     HalfArchive,
+    /// An archive and a repository.
+    #[error("a source is an archive or a git repository: leave out one of `archive` and `git`")]
+    TwoSources,
+    /// A revision of nothing.
+    #[error("`revision` names a commit of a repository: add `git`")]
+    LoneRevision,
     /// Neither a source nor files of its own.
     #[error("there is nothing to build from: write `[source]` or at least one `[[file]]`")]
     NoSource,
@@ -360,11 +367,13 @@ pub enum SpecError {
         /// The recipe.
         recipe: Name,
     },
-    /// A request names another archive than the recipe pins.
-    #[error("the request names an archive that recipe `{recipe}` does not pin")]
-    OtherArchive {
+    /// The recipe builds from a repository, and nobody has looked which commit is meant.
+    #[error("recipe `{recipe}` builds from {url}, and its revision was not looked up")]
+    SourceUnresolved {
         /// The recipe.
         recipe: Name,
+        /// The repository.
+        url: HttpsUrl,
     },
     /// A request names another recipe.
     #[error("the request is for another recipe than `{recipe}`")]

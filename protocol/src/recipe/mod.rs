@@ -24,7 +24,7 @@ mod env;
 mod error;
 mod files;
 mod fill;
-mod nearest;
+pub mod nearest;
 mod option;
 mod output;
 mod pattern;
@@ -45,10 +45,11 @@ pub use template::{HERE, JOBS, MAX_WORD_BYTES, Word, WordError};
 
 use crate::codec;
 use crate::digest::Digest;
-use crate::id::{ManifestId, RecipeId};
+use crate::id::RecipeId;
 use crate::platform::{Constraint, MAX_KEYS, MAX_TEXT_BYTES, Require, Requirement, Value};
 use crate::report::Reproducibility;
 use crate::request::{BuildSpec, Conditions, Name, OptionValue, Source};
+use crate::source::{HttpsUrl, Revision};
 use crate::time::Span;
 use crate::tree::TreePath;
 use serde::{Deserialize, Serialize};
@@ -82,8 +83,6 @@ pub const MAX_OUTPUTS: usize = 64;
 pub const MAX_FILES: usize = 64;
 /// The longest line for people (description, help, hint) in bytes.
 pub const MAX_LINE_BYTES: usize = 512;
-/// The longest address of an archive, in bytes.
-pub const MAX_URL_BYTES: usize = 2_048;
 /// The longest build.
 pub const MAX_TIME: Span = Span::from_secs(48 * 3_600);
 /// The most memory, and the most disk, that a recipe may ask for: 1 TiB.
@@ -105,7 +104,7 @@ pub enum SourceRule {
         /// What to give, for people.
         hint: String,
     },
-    /// An archive at an https address; whoever asks may give another tree in its place.
+    /// An archive at an https address; whoever asks may give another source in its place.
     Archive {
         /// What to give in its place, for people.
         hint: String,
@@ -116,25 +115,47 @@ pub enum SourceRule {
         /// Where it is published.
         url: String,
     },
+    /// A git repository; whoever asks chooses the revision, or gives another source in its place.
+    Git {
+        /// What to give in its place, for people.
+        hint: String,
+        /// The repository.
+        url: HttpsUrl,
+        /// What is built when nobody says; `None` for the repository's own choice, its HEAD.
+        revision: Option<Revision>,
+    },
 }
 
 impl SourceRule {
-    /// The source that the recipe brings itself.
+    /// The source that the recipe brings itself, if it is the same for everybody and always.
     #[must_use]
     pub fn pinned(&self) -> Option<Source> {
         match self {
             Self::Inline => Some(Source::Inline),
             Self::Given { .. } => None,
+            Self::Git { url, revision, .. } => {
+                let commit = revision.as_ref()?.commit()?;
+                Some(Source::Git { url: url.clone(), commit })
+            }
             Self::Archive { digest, size, url, .. } => {
                 Some(Source::Archive { digest: *digest, size: *size, url: url.clone() })
             }
         }
     }
 
-    /// Whether whoever asks may give a tree.
+    /// Whether whoever asks may give a source.
     #[must_use]
     pub fn takes_another(&self) -> bool {
-        matches!(self, Self::Given { .. } | Self::Archive { .. })
+        !matches!(self, Self::Inline)
+    }
+
+    /// What to give, for people.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Inline => None,
+            Self::Given { hint } | Self::Archive { hint, .. } | Self::Git { hint, .. } => Some(hint),
+        }
     }
 }
 
@@ -347,7 +368,7 @@ impl Recipe {
         option::resolve(&self.0.options, given)
     }
 
-    /// What is to be built: this recipe with these options that change the result, the tree that was given as source if any, and what
+    /// What is to be built: this recipe with these options that change the result, the source that was given if any, and what
     /// `--platform` and `--require` add.
     ///
     /// # Errors
@@ -356,30 +377,30 @@ impl Recipe {
     pub fn spec(
         &self,
         options: BTreeMap<Name, OptionValue>,
-        given: Option<ManifestId>,
+        given: Option<Source>,
         extra: &[Require],
     ) -> Result<BuildSpec, SpecError> {
-        let recipe = || self.0.name.clone();
-        let source = match (&self.0.source, given) {
-            (SourceRule::Inline, Some(_)) => return Err(SpecError::SourceRefused { recipe: recipe() }),
-            (_, Some(tree)) => Source::Tree(tree),
-            (SourceRule::Given { hint }, None) => {
-                return Err(SpecError::SourceMissing { recipe: recipe(), hint: hint.clone() });
-            }
-            (SourceRule::Inline, None) => Source::Inline,
-            (SourceRule::Archive { digest, size, url, .. }, None) => {
-                Source::Archive { digest: *digest, size: *size, url: url.clone() }
-            }
-        };
-        let requirement = self.requirement_with(&options, extra)?;
+        let Some(source) = given.or_else(|| self.0.source.pinned()) else { return Err(self.lacks_source()) };
+        let mut requirement = self.requirement_with(&options, extra)?;
+        if let Some(Require { key, constraint }) = source.requires() {
+            requirement.add(key, constraint);
+        }
         let spec = BuildSpec { recipe: self.id(), source, options, requirement, conditions: Conditions::Usual };
         self.admit_spec(&spec)?;
         Ok(spec)
     }
 
-    /// Checks what somebody else asks: a spec for this recipe whose options fit, whose source is one the recipe takes (an
-    /// archive only as the recipe pins it), and which asks of the volunteer whatever the recipe asks; and, beside it, the
-    /// options that do not change the result.
+    /// Why there is nothing to build from unless whoever asks says more.
+    fn lacks_source(&self) -> SpecError {
+        let recipe = self.0.name.clone();
+        match &self.0.source {
+            SourceRule::Git { url, .. } => SpecError::SourceUnresolved { recipe, url: url.clone() },
+            rule => SpecError::SourceMissing { recipe, hint: rule.hint().unwrap_or_default().to_owned() },
+        }
+    }
+
+    /// Checks what somebody else asks: a spec for this recipe whose options fit, whose source is one the recipe takes, and which
+    /// asks of the volunteer whatever recipe and source ask; and, beside it, the options that do not change the result.
     ///
     /// # Errors
     ///
@@ -394,16 +415,11 @@ impl Recipe {
         if spec.recipe != self.id() {
             return Err(SpecError::OtherRecipe { recipe: recipe() });
         }
-        match (&self.0.source, &spec.source) {
-            (SourceRule::Inline, Source::Inline)
-            | (SourceRule::Given { .. } | SourceRule::Archive { .. }, Source::Tree(_)) => {}
-            (SourceRule::Archive { digest, size, url, .. }, Source::Archive { digest: d, size: s, url: u })
-                if (digest, size, url) == (d, s, u) => {}
-            (_, Source::Archive { .. }) => return Err(SpecError::OtherArchive { recipe: recipe() }),
-            (SourceRule::Inline, Source::Tree(_)) => return Err(SpecError::SourceRefused { recipe: recipe() }),
-            (SourceRule::Given { hint } | SourceRule::Archive { hint, .. }, Source::Inline) => {
-                return Err(SpecError::SourceMissing { recipe: recipe(), hint: hint.clone() });
-            }
+        match (self.0.source.takes_another(), &spec.source) {
+            (false, Source::Inline) => {}
+            (false, _) => return Err(SpecError::SourceRefused { recipe: recipe() }),
+            (true, Source::Inline) => return Err(self.lacks_source()),
+            (true, Source::Tree(_) | Source::Archive { .. } | Source::Git { .. }) => {}
         }
         option::check_spec(&self.0.options, &spec.options)?;
         if !spec.requirement.is_within_limits() {
@@ -414,11 +430,14 @@ impl Recipe {
             return Err(SpecError::NoOutput { recipe: recipe() });
         }
         let mut strict = spec.requirement.clone();
-        for (key, constraint) in self.requirement_in(circumstances).iter() {
-            strict.add(key, constraint.clone());
+        let asked = self.requirement_in(circumstances);
+        let asked =
+            asked.iter().map(|(key, constraint)| Require { key: key.to_owned(), constraint: constraint.clone() });
+        for Require { key, constraint } in asked.chain(spec.source.requires()) {
+            strict.add(key.clone(), constraint);
             // Adding what is there already, or less, changes nothing.
             if strict != spec.requirement {
-                return Err(SpecError::Requirement { recipe: recipe(), key: key.to_owned() });
+                return Err(SpecError::Requirement { recipe: recipe(), key });
             }
         }
         Ok(())

@@ -1,8 +1,9 @@
-//! The name that somebody who mistyped probably meant.
+//! The name that somebody who mistyped probably meant. Short lists and short names only: it compares with each.
 
 /// The nearest of `names` to `typed`, if one is near enough to be meant: at most one edit (insert, delete, replace, swap of
 /// neighbours) in three characters.
-pub(super) fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let reach = (typed.chars().count() / 3).max(1);
     names
         .into_iter()

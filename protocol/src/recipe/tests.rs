@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::id::ManifestId;
 use crate::platform::Capability;
 use crate::tree::{Entry, Manifest, Mode, Node};
 use proptest::prelude::*;
@@ -217,11 +218,20 @@ fn a_spec_is_admitted_only_as_the_recipe_would_make_it() {
     );
 
     let tree = ManifestId(Digest::of(b"tree"));
-    assert_eq!(recipe.spec(options, Some(tree), &[]).unwrap().source, Source::Tree(tree));
-
-    let mut elsewhere = spec.clone();
-    elsewhere.source = Source::Archive { digest: Digest::of(b""), size: 4096, url: "https://10.0.0.1/".to_owned() };
-    assert_eq!(admit(&elsewhere), Err(SpecError::OtherArchive { recipe: name("brainf") }));
+    for other in [
+        Source::Tree(tree),
+        Source::Archive { digest: Digest::of(b""), size: 4096, url: "https://example.org/other".to_owned() },
+        git("https://example.org/x.git"),
+    ] {
+        let spec = recipe.spec(options.clone(), Some(other.clone()), &[]).unwrap();
+        assert_eq!(spec.source, other, "whoever asks may give another source");
+        assert_eq!(admit(&spec), Ok(()));
+    }
+    let mut lax = recipe.spec(options, Some(git("https://example.org/x.git")), &[]).unwrap();
+    let needs_git = ("fetch.git", &Constraint::AtLeast(Value::Version("2.31".parse().unwrap())));
+    assert!(lax.requirement.iter().any(|need| need == needs_git));
+    lax.requirement = spec.requirement.clone();
+    assert!(matches!(admit(&lax), Err(SpecError::Requirement { key, .. }) if key == "fetch.git"));
     let mut nothing = spec.clone();
     nothing.source = Source::Inline;
     assert!(matches!(admit(&nothing), Err(SpecError::SourceMissing { .. })));
@@ -248,9 +258,40 @@ fn the_source_rule_is_kept() {
     let options = inline.resolve(&[]).unwrap().options;
     assert_eq!(inline.spec(options.clone(), None, &[]).unwrap().source, Source::Inline);
     assert_eq!(
-        inline.spec(options, Some(ManifestId(Digest::of(b"x"))), &[]).unwrap_err().to_string(),
+        inline.spec(options, Some(Source::Tree(ManifestId(Digest::of(b"x")))), &[]).unwrap_err().to_string(),
         "recipe `brainf` carries its own source: leave out --source"
     );
+}
+
+fn git(url: &str) -> Source {
+    Source::Git { url: url.parse().unwrap(), commit: "0123456789".repeat(4).parse().unwrap() }
+}
+
+#[test]
+fn a_repository_is_built_at_the_commit_that_was_looked_up() {
+    let archive = &WHOLE[WHOLE.find("archive =").unwrap()..WHOLE.find("[option.gc]").unwrap()];
+    let from = |text: &str| Recipe::parse(&with(archive, text));
+    let commit = "0123456789".repeat(4);
+    let moving = from("git = \"https://example.org/brainf.git\"\nrevision = \"main\"\n").unwrap();
+    let options = moving.resolve(&[]).unwrap().options;
+    assert_eq!(
+        moving.spec(options.clone(), None, &[]).unwrap_err().to_string(),
+        "recipe `brainf` builds from https://example.org/brainf.git, and its revision was not looked up"
+    );
+    let found = git("https://example.org/brainf.git");
+    assert_eq!(moving.spec(options.clone(), Some(found.clone()), &[]).unwrap().source, found);
+    let pinned = format!("git = \"https://example.org/brainf.git\"\nrevision = \"{commit}\"\n");
+    assert_eq!(from(&pinned).unwrap().spec(options, None, &[]).unwrap().source, found);
+    for (text, wrong) in [
+        ("git = \"http://example.org/x.git\"\n", "is no https address"),
+        ("git = \"https://x/y\"\nrevision = \"--evil\"\n", "names no revision"),
+        ("revision = \"main\"\n", "source.revision: `revision` names a commit of a repository: add `git`"),
+    ] {
+        let error = from(text).unwrap_err().to_string();
+        assert!(error.contains(wrong), "{error}");
+    }
+    let both = with("archive =", "git = \"https://x/y\"\narchive =");
+    assert!(Recipe::parse(&both).unwrap_err().to_string().contains("an archive or a git repository"));
 }
 
 #[test]

@@ -179,6 +179,10 @@ fn payloads(words: &mut Words) {
             Source::Inline,
             Source::Tree(artifact("source")),
             Source::Archive { digest: digest(), size: 9, url: "https://example.org/a.tar.gz".to_owned() },
+            Source::Git {
+                url: "https://example.org/a.git".parse().unwrap(),
+                commit: "0123456789".repeat(4).parse().unwrap(),
+            },
         ],
     );
     words.variants(

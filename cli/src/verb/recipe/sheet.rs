@@ -22,6 +22,10 @@ pub(super) fn text(recipe: &Recipe) -> String {
             SourceRule::Inline => vec!["inside the recipe".to_owned()],
             SourceRule::Archive { hint, url, .. } => vec![url.clone(), format!("or with --source: {hint}")],
             SourceRule::Given { hint } => vec![format!("with --source: {hint}")],
+            SourceRule::Git { hint, url, revision } => {
+                let revision = revision.as_ref().map_or("HEAD", |revision| revision.as_str());
+                vec![format!("{url} at {revision}, or another --revision"), format!("or with --source: {hint}")]
+            }
         },
     );
     section(&mut page, "Outputs", recipe.outputs().iter().map(output).collect());

@@ -15,6 +15,8 @@ pub(super) enum Chunks {
     Folder(FolderChunks),
     /// Unpacked from an archive.
     Spool(SpoolChunks),
+    /// Of several sources, one after another.
+    Several(Vec<Chunks>),
 }
 
 impl Chunks {
@@ -22,6 +24,7 @@ impl Chunks {
         match self {
             Self::Folder(chunks) => chunks.read(digest),
             Self::Spool(chunks) => chunks.read(digest),
+            Self::Several(chunks) => chunks.iter().find_map(|chunks| chunks.read(digest).transpose()).transpose(),
         }
     }
 }

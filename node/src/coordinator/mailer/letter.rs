@@ -247,6 +247,10 @@ fn asked(page: &mut Page, occasion: &Occasion) {
             page.row("source", &one_line(url, VALUE_MOST));
             page.row("", &digest.to_string());
         }
+        Some(Source::Git { url, commit }) => {
+            page.row("source", &one_line(url.as_str(), VALUE_MOST));
+            page.row("commit", commit.as_str());
+        }
     }
     page.row("asked at", &moment(occasion.submitted_at));
     page.row("request", &occasion.request.to_string());

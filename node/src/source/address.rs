@@ -34,7 +34,7 @@ impl Range {
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Loopback => "of the volunteer itself",
+            Self::Loopback => "of the fetching machine itself",
             Self::Private => "in a private network",
             Self::LinkLocal => "on the local link",
             Self::NotOne => "of no single machine",

@@ -1,17 +1,25 @@
 #![allow(clippy::unwrap_used)]
 //! Against a real https server on loopback, and against every address that must not be reached.
 
+use super::archive::{self, Pinned};
+use super::error::chain;
+use super::hop::{Hop, Reach};
 use super::*;
+use protocol::digest::Digest;
+use reqwest::StatusCode;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use url::Url;
 
 /// What the server does after it has read a request.
 #[derive(Clone, Debug)]
@@ -101,6 +109,7 @@ impl Server {
             private: PrivateSources::Allowed,
             extra_ca_pem: Some(ca_pem.clone()),
             folder: folder.path().to_owned(),
+            backoff: Duration::from_millis(10),
             ..FetchRules::default()
         };
         Self { port, ca_pem, asked, _folder: folder, rules }
@@ -117,6 +126,10 @@ impl Server {
     fn asked(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
+}
+
+async fn archive(rules: &FetchRules, url: &str, digest: Digest, size: u64) -> Result<NamedTempFile, FetchError> {
+    archive::fetch(rules, url, Pinned { digest, size }, &mut |_| {}).await
 }
 
 const CONTENT: &[u8] = b"the bytes of an archive";
@@ -242,7 +255,8 @@ async fn redirects_are_checked_like_the_first_address() {
     ]);
     let from = async |path: &str| {
         let url = format!("https://origin.test:{}{path}", server.port);
-        fetched(fetch(&server.rules, &reach, &url, Digest::of(CONTENT), CONTENT.len() as u64).await)
+        let pinned = Pinned { digest: Digest::of(CONTENT), size: CONTENT.len() as u64 };
+        fetched(archive::fetch_within(&server.rules, &reach, &url, pinned, &mut |_| {}).await)
     };
     for (path, address) in [
         ("/metadata", "169.254.169.254"),
@@ -352,6 +366,7 @@ async fn who_does_not_get_on_is_given_up() {
         connect_timeout: Duration::from_millis(400),
         stall_timeout: Duration::from_millis(300),
         least_bytes_per_s: 10_000,
+        retries: 0,
         ..server.rules.clone()
     };
     for (path, size) in [("/silent", 23), ("/stalls", 23), ("/trickles", 5_000)] {

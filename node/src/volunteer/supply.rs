@@ -1,0 +1,146 @@
+//! Where the source of an attempt comes from: this store, peers of the farm, or where it is published, in this order.
+//!
+//! What is published is the same for everybody, so it is fetched once: it becomes a tree in the store, remembered by what the
+//! request says of it, and the next build with other options fetches nothing. That it cannot be had is never the recipe's
+//! fault; that it cannot be unpacked always is, because its bytes are pinned.
+
+use super::BuildLog;
+use super::builder::{Builder, Failure, Tree, store_failed, unfetched};
+use super::workshop::Order;
+use crate::artifact::import::{self, ImportError, Imported};
+use crate::artifact::{ChunkSource, gather};
+use crate::source::archive::{self, Pinned};
+use crate::source::git::{Remote, TreeError};
+use crate::source::{FetchError, Progress};
+use protocol::digest::Digest;
+use protocol::id::PeerKey;
+use protocol::request::Source;
+use protocol::source::{Commit, HttpsUrl};
+use protocol::tree::Manifest;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the log of a build tells how far a fetch is.
+const TELL_EVERY: Duration = Duration::from_secs(3);
+
+impl Builder {
+    /// The source, here and verified.
+    pub(super) async fn supply(&self, order: &Order, providers: Vec<PeerKey>) -> Result<Tree, Failure> {
+        let source = &order.request.request.spec.source;
+        let imported = match source {
+            Source::Inline => return Ok(Tree { manifest: Manifest::default(), chunks: Arc::new(Nowhere) }),
+            Source::Tree(id) => {
+                let tree = gather::tree_into_store(&self.network, &self.store, *id, providers).await;
+                return Ok(self.stored(tree.map_err(unfetched)?));
+            }
+            Source::Archive { .. } | Source::Git { .. } => {
+                if let Some(tree) = self.store.source(source).await.map_err(|error| store_failed(&error))? {
+                    order.log.append(b"the source is here from an earlier build\n");
+                    return Ok(self.stored(tree));
+                }
+                self.published(&order.log, source).await.inspect_err(|failure| {
+                    if let Failure::Infrastructure(reason) | Failure::BuildError(reason) = failure {
+                        order.log.append(format!("{reason}\n").as_bytes());
+                    }
+                })?
+            }
+        };
+        let tree = gather::import_into_store(&self.store, imported).await.map_err(|error| store_failed(&error))?;
+        self.store.remember_source(source, tree.id()).await.map_err(|error| store_failed(&error))?;
+        Ok(self.stored(tree))
+    }
+
+    fn stored(&self, manifest: Manifest) -> Tree {
+        Tree { manifest, chunks: Arc::new(self.store.clone()) }
+    }
+
+    /// What is published outside the farm.
+    async fn published(&self, log: &BuildLog, source: &Source) -> Result<Imported, Failure> {
+        match source {
+            Source::Archive { digest, size, url } => {
+                self.archive(log, url, Pinned { digest: *digest, size: *size }).await
+            }
+            Source::Git { url, commit } => self.commit(log, url, commit).await,
+            Source::Inline | Source::Tree(_) => Err(Failure::Infrastructure("it is published nowhere".to_owned())),
+        }
+    }
+
+    async fn archive(&self, log: &BuildLog, url: &str, pinned: Pinned) -> Result<Imported, Failure> {
+        log.append(format!("fetching {url}\n").as_bytes());
+        let mut told = Told::new(log);
+        let fetched = archive::fetch(&self.fetch, url, pinned, &mut |progress| told.tell(progress)).await;
+        let archive = fetched.map_err(|error| unpublished(&error))?;
+        import::import_archive_with(archive.path(), &self.fetch.folder).await.map_err(unusable)
+    }
+
+    async fn commit(&self, log: &BuildLog, url: &HttpsUrl, commit: &Commit) -> Result<Imported, Failure> {
+        log.append(format!("fetching {url} at {commit}\n").as_bytes());
+        let mut told = Told::new(log);
+        let remote = Remote::open(&self.fetch, url).await.map_err(|error| unpublished(&error))?;
+        match remote.files(commit, &mut |progress| told.tell(progress)).await {
+            Ok(imported) => Ok(imported),
+            Err(TreeError::Fetch(error)) => Err(unpublished(&error)),
+            Err(TreeError::Import(error)) => Err(unusable(error)),
+        }
+    }
+}
+
+/// Tells the readers of a log how far a fetch is, now and then.
+struct Told<'a> {
+    log: &'a BuildLog,
+    last: Instant,
+}
+
+impl<'a> Told<'a> {
+    fn new(log: &'a BuildLog) -> Self {
+        Self { log, last: Instant::now() }
+    }
+
+    fn tell(&mut self, progress: Progress) {
+        if self.last.elapsed() >= TELL_EVERY {
+            self.last = Instant::now();
+            self.log.append(line(progress).as_bytes());
+        }
+    }
+}
+
+fn line(Progress { received, total }: Progress) -> String {
+    let mb = |bytes: u64| bytes.div_ceil(1_000_000);
+    match total {
+        Some(total) => format!("fetching: {} of {} MB\n", mb(received), mb(total)),
+        None => format!("fetching: {} MB\n", mb(received)),
+    }
+}
+
+fn unpublished(error: &FetchError) -> Failure {
+    Failure::Infrastructure(format!("the source cannot be fetched: {error}"))
+}
+
+fn unusable(error: ImportError) -> Failure {
+    match error {
+        ImportError::Io { .. } => Failure::Infrastructure(format!("the source cannot be read: {error}")),
+        error => Failure::BuildError(format!("the source cannot be unpacked: {error}")),
+    }
+}
+
+/// No chunks at all.
+struct Nowhere;
+
+impl ChunkSource for Nowhere {
+    fn read(&self, _: &Digest) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_one_line() {
+        let told = |received, total| line(Progress { received, total });
+        assert_eq!(told(12_345_678, Some(30_000_000)), "fetching: 13 of 30 MB\n");
+        assert_eq!(told(5_000_000, None), "fetching: 5 MB\n");
+    }
+}
