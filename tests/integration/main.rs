@@ -22,6 +22,7 @@ mod crash;
 mod exit_codes;
 mod four_processes;
 mod git;
+mod hostile;
 mod mail;
 mod mail_server;
 mod matrix;

@@ -166,8 +166,8 @@ pub(crate) struct RequestArgs {
     /// Ask for every combination of these values of options (may be repeated; in the environment one a line)
     #[arg(long, env = "NODE_MATRIX", value_name = "NAME=VALUE,VALUE…", value_delimiter = '\n')]
     pub(crate) matrix: Vec<Axis>,
-    /// Build from this directory, archive, git repository (https://….git) or pinned archive (https://…#sha256=HEX); a further one
-    /// is written NAME=… and lies in the folder NAME (in the environment one a line)
+    /// Build from this directory, archive (tar, tar.gz, tar.bz2, tar.xz, tar.zst, zip), git repository (https://….git) or pinned
+    /// archive (https://…#sha256=HEX); a further one is written NAME=… and lies in the folder NAME (in the environment one a line)
     #[arg(long, env = "NODE_SOURCE", value_name = "DIR|ARCHIVE|URL", value_delimiter = '\n')]
     pub(crate) source: Vec<SourceArg>,
     /// Which branch, tag or commit of a git repository [default: what the recipe says, or the repository's HEAD]

@@ -113,7 +113,7 @@ pub(super) async fn settle(
         return Ok(handed_over(united));
     }
     match &first.place {
-        SourcePlace::Path(path) => Ok(handed_over(imported(path).await?)),
+        SourcePlace::Path(path) => Ok(handed_over(imported(output, path).await?)),
         SourcePlace::Archive { url, digest } => {
             let source = pinned(url, *digest, rules).await?;
             Ok(Settled { source: Some(source), ..Settled::default() })
@@ -191,7 +191,7 @@ async fn whole(
     rules: &FetchRules,
 ) -> Result<Imported, Failure> {
     match place {
-        SourcePlace::Path(path) => imported(path).await,
+        SourcePlace::Path(path) => imported(output, path).await,
         SourcePlace::Archive { url, digest } => {
             let Source::Archive { size, .. } = pinned(url, *digest, rules).await? else { return Err(unpinned(url)) };
             let progress = output.progress();
@@ -237,11 +237,18 @@ async fn pinned(url: &HttpsUrl, digest: Digest, rules: &FetchRules) -> Result<So
     Ok(Source::Archive { digest, size, url: url.to_string() })
 }
 
-async fn imported(path: &Path) -> Result<Imported, Failure> {
+async fn imported(output: &Output, path: &Path) -> Result<Imported, Failure> {
     let shown = path.display().to_string();
     let is_folder = std::fs::metadata(path).map_err(|error| unusable(&shown, &error))?.is_dir();
     let imported = if is_folder { import::import_directory(path).await } else { import::import_archive(path).await };
     let imported = imported.map_err(|error| unusable(&shown, &error))?;
+    match imported.left_out {
+        0 => {}
+        1 => output.say(&format!("{shown}: 1 entry is left out, as `.gitignore` or version control has it")),
+        count => {
+            output.say(&format!("{shown}: {count} entries are left out, as `.gitignore` or version control has it"))
+        }
+    }
     Ok(imported)
 }
 
@@ -253,7 +260,7 @@ fn handed_over(imported: Imported) -> Settled {
 fn unusable(what: &str, error: &dyn std::fmt::Display) -> Failure {
     let said = Said::with_next(
         format!("the source {what} cannot be used: {error}"),
-        "give a directory, or a tar.gz, tar.xz or tar.zst archive",
+        "give a directory, or an archive: tar, tar.gz, tar.bz2, tar.xz, tar.zst or zip",
     );
     Failure::new(Exit::Usage, said)
 }

@@ -5,7 +5,7 @@
 //! headers that disagree. So a folder and its archive give the same manifest, and no two readers see two trees in one
 //! archive.
 //!
-//! Everything is read as a stream. Memory stays below the decoder's window (xz 96 MiB, zstd 128 MiB, and only for an
+//! Everything is read as a stream, but for the directory of a zip. Memory stays below the decoder's window (xz 96 MiB, zstd 128 MiB, and only for an
 //! archive that asks for it) and a few hundred bytes an entry; an archive may grow to 512 MiB or twenty times its own size,
 //! whichever is more.
 
@@ -18,6 +18,7 @@ mod intake;
 #[cfg(test)]
 mod tests;
 mod together;
+mod zip;
 
 pub use intake::Intake;
 pub use together::together;
@@ -39,13 +40,16 @@ pub const MIN_GROWN_BYTES: u64 = 512 << 20;
 /// What a large archive may grow to, as a multiple of its own size.
 pub const MAX_GROWTH: u64 = 20;
 /// Folders of version control, left out of a folder that is given as source.
-pub const LEFT_OUT: [&str; 3] = [".git", ".hg", ".svn"];
+pub const LEFT_OUT: [&str; 5] = [".bzr", ".git", ".hg", ".jj", ".svn"];
 
 /// A source as a tree, and its chunks for as long as this lives.
 #[derive(Debug)]
 pub struct Imported {
     /// The tree.
     pub manifest: Manifest,
+    /// Entries of a folder that are no part of it: folders of version control, and what `.gitignore` files name. What lies in a
+    /// folder that was left out is not counted.
+    pub left_out: usize,
     chunks: Chunks,
 }
 
@@ -78,7 +82,7 @@ pub enum ImportError {
         error: io::Error,
     },
     /// Neither folder nor archive.
-    #[error("{} is {found}: give a folder, or a tar archive, plain or compressed by gzip, xz or zstd", .path.display())]
+    #[error("{} is {found}: give a folder, a zip archive, or a tar archive, plain or compressed by gzip, bzip2, xz or zstd", .path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -145,6 +149,15 @@ pub enum Refusal {
     /// A header that cannot be read.
     #[error("its header is damaged: {0}")]
     Header(&'static str),
+    /// Content that nobody here can read.
+    #[error("it is encrypted")]
+    Encrypted,
+    /// Packed in a way that is not read.
+    #[error("it is packed by method {0}: stored and deflated entries are read")]
+    Method(u16),
+    /// It shares bytes with another entry.
+    #[error("it lies over another entry or the directory")]
+    Overlap,
     /// A folder or link with content.
     #[error("it is no file and has content")]
     Content,
@@ -261,7 +274,7 @@ pub async fn import(path: &Path) -> Result<Imported, ImportError> {
     if kind.is_dir() { import_directory(path).await } else { import_archive(path).await }
 }
 
-/// Imports a folder, leaving out [`LEFT_OUT`]. Chunks are read again from its files, so they must not change meanwhile.
+/// Imports a folder, leaving out [`LEFT_OUT`] and what its `.gitignore` files name. Chunks are read again from its files, so they must not change meanwhile.
 ///
 /// # Errors
 ///

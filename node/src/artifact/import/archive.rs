@@ -3,10 +3,11 @@
 use super::chunks::{Chunks, SpoolChunks, SpoolError};
 use super::compression::{Content, Seen};
 use super::header::{Ahead, Problem};
-use super::{Findings, Found, ImportError, Imported, Refusal, refused, unreadable};
+use super::{Findings, Found, ImportError, Imported, Refusal, refused, unreadable, zip};
 use protocol::tree::{Mode, TreePath};
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use tar::EntryType;
 
@@ -20,6 +21,12 @@ pub(super) fn import(path: &Path, spool: &Path, grown_bytes: u64) -> Result<Impo
     if !status.is_file() {
         return Err(ImportError::Format { path: path.to_owned(), found: "not a plain file" });
     }
+    let mut start = [0; 4];
+    let read = file.read_at(&mut start, 0).map_err(unreadable(path))?;
+    // The directory of a zip is at its end; an empty one has nothing else.
+    if matches!(&start[..read], [b'P', b'K', 3, 4] | [b'P', b'K', 5, 6]) {
+        return zip::import(path, &file, status.len(), spool, grown_bytes);
+    }
     let (content, seen) = Content::new(path, status.len(), grown_bytes, BufReader::with_capacity(BUFFER_BYTES, file))?;
     let mut archive = tar::Archive::new(content);
     let chunks = SpoolChunks::new(tempfile::tempfile_in(spool).map_err(unreadable(spool))?);
@@ -27,7 +34,7 @@ pub(super) fn import(path: &Path, spool: &Path, grown_bytes: u64) -> Result<Impo
     unpacking.entries(&mut archive)?;
     unpacking.rest(archive.into_inner())?;
     let manifest = unpacking.findings.without_top()?.manifest()?;
-    Ok(Imported { manifest, chunks: Chunks::Spool(unpacking.chunks) })
+    Ok(Imported { manifest, chunks: Chunks::Spool(unpacking.chunks), left_out: 0 })
 }
 
 struct Unpacking<'a> {
@@ -106,7 +113,7 @@ impl Unpacking<'_> {
 }
 
 /// Where an entry stands in the tree; `None` for the folder that holds it all, which archives call `./`.
-fn path_inside(name: &str, kind: EntryType) -> Result<Option<TreePath>, ImportError> {
+pub(super) fn path_inside(name: &str, kind: EntryType) -> Result<Option<TreePath>, ImportError> {
     if name.starts_with('/') {
         return Err(refused(name, Refusal::Absolute));
     }

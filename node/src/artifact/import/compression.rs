@@ -1,6 +1,7 @@
 //! What an archive is, told by its first bytes, and its content within limits.
 
 use super::{ImportError, MAX_GROWTH};
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
@@ -22,6 +23,7 @@ fn decoder<'a>(path: &Path, start: &[u8], content: impl BufRead + 'a) -> Result<
     let damaged = |error: &dyn std::fmt::Display| ImportError::Damaged(error.to_string());
     match start {
         [0x1f, 0x8b, ..] => Ok(Box::new(MultiGzDecoder::new(content))),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Ok(Box::new(MultiBzDecoder::new(content))),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED).map_err(|error| damaged(&error))?;
             Ok(Box::new(XzDecoder::new_stream(content, stream)))
@@ -33,8 +35,7 @@ fn decoder<'a>(path: &Path, start: &[u8], content: impl BufRead + 'a) -> Result<
         }
         _ if start.get(USTAR_AT..).is_some_and(|rest| rest.starts_with(b"ustar")) => Ok(Box::new(content)),
         [] => Err(format("empty")),
-        [b'B', b'Z', b'h', ..] => Err(format("compressed by bzip2")),
-        [b'P', b'K', 3 | 5 | 7, ..] => Err(format("a zip archive")),
+        [b'P', b'K', 7, 8, ..] => Err(format("one part of a zip archive")),
         [b'7', b'z', 0xbc, 0xaf, ..] => Err(format("a 7z archive")),
         _ => Err(format("no archive")),
     }

@@ -70,13 +70,22 @@ impl Intake {
         refused(&String::from_utf8_lossy(name), Refusal::NotUtf8)
     }
 
+    /// The tree, without the folder that holds everything, if one does.
+    pub(super) fn finish_inside(self) -> Result<Imported, ImportError> {
+        Ok(Imported {
+            manifest: self.findings.without_top()?.manifest()?,
+            chunks: Chunks::Spool(self.chunks),
+            left_out: 0,
+        })
+    }
+
     /// The tree.
     ///
     /// # Errors
     ///
     /// [`ImportError`] when the entries together are none.
     pub fn finish(self) -> Result<Imported, ImportError> {
-        Ok(Imported { manifest: self.findings.manifest()?, chunks: Chunks::Spool(self.chunks) })
+        Ok(Imported { manifest: self.findings.manifest()?, chunks: Chunks::Spool(self.chunks), left_out: 0 })
     }
 }
 

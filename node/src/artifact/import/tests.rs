@@ -9,6 +9,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
 
+mod hostile;
+mod zips;
+
 /// An archive under construction, as bytes.
 #[derive(Default)]
 struct Tar(Vec<u8>);
@@ -77,6 +80,12 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn bz2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn zst(bytes: &[u8]) -> Vec<u8> {
     zstd::stream::encode_all(bytes, 1).unwrap()
 }
@@ -132,7 +141,9 @@ fn a_folder_and_its_archives_are_the_same_tree() {
     builder.follow_symlinks(false);
     builder.append_dir_all("project-1.0", &root).unwrap();
     let plain = builder.into_inner().unwrap();
-    for (kind, bytes) in [("tar", plain.clone()), ("gz", gzip(&plain)), ("xz", xz(&plain)), ("zst", zst(&plain))] {
+    for (kind, bytes) in
+        [("tar", plain.clone()), ("gz", gzip(&plain)), ("bz2", bz2(&plain)), ("xz", xz(&plain)), ("zst", zst(&plain))]
+    {
         let unpacked = read_archive(&bytes).unwrap();
         assert_eq!(unpacked.manifest.id(), imported.manifest.id(), "{kind}");
         for source in [&imported, &unpacked] {
@@ -268,7 +279,7 @@ fn a_damaged_archive_is_no_source() {
     for cut in [3584, 2000, 3700, whole.len() - 1024] {
         assert!(damaged(&whole[..cut]), "cut at {cut}");
     }
-    for packed in [gzip(&whole), xz(&whole), zst(&whole)] {
+    for packed in [gzip(&whole), bz2(&whole), xz(&whole), zst(&whole)] {
         assert!(damaged(&packed[..packed.len() - 5]), "a packed archive without its last bytes");
         let mut flipped = packed.clone();
         let at = flipped.len() - 6;
@@ -288,7 +299,7 @@ fn a_damaged_archive_is_no_source() {
 #[test]
 fn bombs_stop_at_their_limit() {
     let zeros = Tar::default().file("zeros", &vec![0; 8 << 20]).end();
-    for (kind, bomb) in [("gz", gzip(&zeros)), ("xz", xz(&zeros)), ("zst", zst(&zeros))] {
+    for (kind, bomb) in [("gz", gzip(&zeros)), ("bz2", bz2(&zeros)), ("xz", xz(&zeros)), ("zst", zst(&zeros))] {
         assert!(bomb.len() < 200 << 10);
         let error = read_archive(&bomb).unwrap_err();
         assert!(matches!(error, ImportError::TooLarge { limit: 4_194_304 }), "{kind}: {error}");
@@ -355,12 +366,9 @@ fn entries_are_counted() {
 
 #[test]
 fn other_files_are_called_what_they_are() {
-    for (bytes, word) in [
-        (&b"BZh91AY"[..], "compressed by bzip2"),
-        (b"PK\x03\x04", "a zip archive"),
-        (b"", "empty"),
-        (b"#!/bin/sh\n", "no archive"),
-    ] {
+    for (bytes, word) in
+        [(&b"PK\x07\x08PK\x03\x04"[..], "one part of a zip archive"), (b"", "empty"), (b"#!/bin/sh\n", "no archive")]
+    {
         let error = read_archive(bytes).unwrap_err();
         assert!(matches!(error, ImportError::Format { found, .. } if found == word), "{error}");
     }
@@ -377,6 +385,69 @@ fn a_folder_keeps_its_history_to_itself() {
     fs::write(folder.path().join("vendor/x"), b"1").unwrap();
     fs::write(folder.path().join(".gitignore"), b"*.o\n").unwrap();
     assert_eq!(paths(&directory::import(folder.path()).unwrap()), [".gitignore", "vendor/x"]);
+}
+
+#[test]
+fn what_gitignore_names_is_left_out() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    write(".gitignore", "# comment\n*.o\n!keep.o\n/build/\n/only-here\ntarget/\n\\!odd\ndocs/**/*.pdf\n[\n");
+    write("lib/.gitignore", "!*.o\nlocal\n");
+    for kept in [
+        ".hidden",
+        "keep.o",
+        "lib/again.o",
+        "lib/deep/again.o",
+        "lib/only-here",
+        "lib/build/x",
+        "src/local",
+        "target.c",
+        "docs/x.txt",
+    ] {
+        write(kept, "kept");
+    }
+    for left in [
+        "a.o",
+        "src/b.o",
+        "build/x",
+        "only-here",
+        "target/x",
+        "lib/target/x",
+        "lib/local",
+        "!odd",
+        "docs/a/b/c.pdf",
+        ".git/config",
+    ] {
+        write(left, "left out");
+    }
+    let pipe = folder.path().join("a-pipe.o");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let imported = directory::import(folder.path()).unwrap();
+    let expected = [
+        ".gitignore",
+        ".hidden",
+        "docs/x.txt",
+        "keep.o",
+        "lib/.gitignore",
+        "lib/again.o",
+        "lib/build/x",
+        "lib/deep/again.o",
+        "lib/only-here",
+        "src/local",
+        "target.c",
+    ];
+    let files: Vec<&str> = imported.manifest.files().map(|(path, ..)| path.as_str()).collect();
+    assert_eq!(files, expected);
+    assert_eq!(imported.left_out, 11, "ten, and a pipe that is not refused because it is no part of the source");
+    // A link in the place of the file is not followed.
+    fs::remove_file(folder.path().join(".gitignore")).unwrap();
+    fs::remove_file(pipe).unwrap();
+    symlink("lib/.gitignore", folder.path().join(".gitignore")).unwrap();
+    assert!(paths(&directory::import(folder.path()).unwrap()).contains(&"a.o"));
 }
 
 #[test]
@@ -457,6 +528,8 @@ proptest! {
             let again = Manifest::decode(&imported.manifest.encode());
             prop_assert_eq!(again, Ok(imported.manifest));
         }
-        let _ = read_archive(&gzip(&bytes));
+        for packed in [gzip(&bytes), bz2(&bytes), zst(&bytes)] {
+            let _ = read_archive(&packed);
+        }
     }
 }

@@ -11,7 +11,7 @@ use protocol::tree::{Entry, LinkTarget, Manifest, Node, TreePath};
 /// [`ImportError`] names the folder that is taken.
 pub fn together(first: Imported, further: Vec<(TreePath, Imported)>) -> Result<Imported, ImportError> {
     let mut entries = first.manifest.entries().to_vec();
-    let mut chunks = vec![first.chunks];
+    let (mut chunks, mut left_out) = (vec![first.chunks], first.left_out);
     for (below, imported) in further {
         let inside =
             |path: &TreePath| path.as_str().strip_prefix(below.as_str()).is_some_and(|rest| rest.starts_with('/'));
@@ -24,9 +24,10 @@ pub fn together(first: Imported, further: Vec<(TreePath, Imported)>) -> Result<I
             entries.push(moved(entry, &below)?);
         }
         chunks.push(imported.chunks);
+        left_out += imported.left_out;
     }
     entries.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(Imported { manifest: Manifest::new(entries)?, chunks: Chunks::Several(chunks) })
+    Ok(Imported { manifest: Manifest::new(entries)?, chunks: Chunks::Several(chunks), left_out })
 }
 
 fn moved(entry: &Entry, below: &TreePath) -> Result<Entry, ImportError> {
