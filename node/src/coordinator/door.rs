@@ -112,7 +112,9 @@ impl Door {
             .flat_map(|spec| {
                 let source = match spec.source {
                     Source::Tree(id) => Some(Granted::Tree(id)),
-                    Source::Inline | Source::Archive { .. } | Source::Git { .. } => None,
+                    // Published as it is, and here only if this node volunteers and has fetched it.
+                    Source::Archive { digest, .. } => Some(Granted::Blob(digest)),
+                    Source::Inline | Source::Git { .. } => None,
                 };
                 [Some(Granted::Blob(spec.recipe.0)), source]
             })

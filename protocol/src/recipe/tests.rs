@@ -99,7 +99,7 @@ fn cores(jobs: u32) -> Ground<'static> {
 /// What a volunteer does for these options, in the way a request brings them.
 fn planned(recipe: &Recipe, pairs: &[(&str, &str)], jobs: u32) -> Plan {
     let Settings { options, effort } = recipe.resolve(&given(pairs)).unwrap();
-    let source = recipe.source().takes_another().then(|| ManifestId(Digest::of(b"tree")));
+    let source = recipe.source().takes_another().then(|| Source::Tree(ManifestId(Digest::of(b"tree"))));
     let platform: Vec<Require> = ["os=linux", "arch=x86_64"].iter().map(|text| text.parse().unwrap()).collect();
     let spec = recipe.spec(options, source, &platform).unwrap();
     recipe.plan(&spec, &effort, cores(jobs)).unwrap()

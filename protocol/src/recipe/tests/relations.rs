@@ -141,7 +141,7 @@ fn platform(texts: &[&str]) -> Vec<Require> {
 
 fn spec(recipe: &Recipe, pairs: &[(&str, &str)], extra: &[&str]) -> Result<BuildSpec, SpecError> {
     let options = recipe.resolve(&given(pairs))?.options;
-    recipe.spec(options, Some(ManifestId(Digest::of(b"tree"))), &platform(extra))
+    recipe.spec(options, Some(Source::Tree(ManifestId(Digest::of(b"tree")))), &platform(extra))
 }
 
 fn typed(requirement: &Requirement) -> Vec<String> {
@@ -525,7 +525,7 @@ proptest! {
         let recipe = pypy();
         let typed: Vec<(String, String)> = typed.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         let Ok(Settings { options, effort }) = recipe.resolve(&typed) else { return Ok(()) };
-        let spec = recipe.spec(options, Some(ManifestId(Digest::of(b"tree"))), &platform(&[os, arch])).unwrap();
+        let spec = recipe.spec(options, Some(Source::Tree(ManifestId(Digest::of(b"tree")))), &platform(&[os, arch])).unwrap();
         prop_assert_eq!(recipe.admit(&spec, &effort), Ok(()));
         let plan = recipe.plan(&spec, &effort, cores(jobs)).unwrap();
         let again = Recipe::decode(&recipe.encode()).unwrap();
