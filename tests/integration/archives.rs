@@ -1,7 +1,8 @@
 //! Published archives through the real program: pinned by whoever asks, resumed, fetched once; and several sources as one tree.
 
+use crate::barn::{Barn, Gate, recipe};
 use crate::deadline::{BUILD, wait_for};
-use crate::origin::Manner;
+use crate::origin::{Manner, Origin};
 use crate::published::Published;
 use protocol::digest::Digest;
 use std::path::Path;
@@ -77,4 +78,40 @@ fn several_sources_are_one_tree() {
         taken["reason"].as_str().unwrap().contains("`git` cannot be part of a source: it stands there twice"),
         "{taken}"
     );
+}
+
+#[test]
+fn a_peer_is_asked_before_the_origin() {
+    if !crate::can_build("an archive from a peer") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::serve(folder.path());
+    let content = archive(folder.path(), "one\n");
+    origin.publish("it.tar.gz", &content);
+    let authority = folder.path().join("ca.pem");
+    std::fs::write(&authority, &origin.ca_pem).unwrap();
+    let fetching = ["--accept", "any", "--allow-private-sources", "--source-ca", authority.to_str().unwrap()];
+    let barn = Barn::found(&[&["--volunteer", "--slots", "1"][..], &fetching[..]].concat());
+    let url = origin.url("/files/it.tar.gz");
+    let pinned = |name: &str, tool: &str| {
+        let (digest, size) = (digest(&content), content.len());
+        let rest = format!(
+            "requires = [\"os=linux\"{tool}]\n[source]\nhint = \"it\"\narchive = \"{url}\"\nsha256 = \"{digest}\"\n\
+             size = {size}\n[[step]]\nrun = [\"cat\", \"text\"]\n"
+        );
+        recipe(&barn.farm, name, &rest)
+    };
+    let person = barn.person("me");
+    assert_eq!(person.asks(&["request", &pinned("first", "")], 0)["outcome"], "built");
+    assert_eq!(origin.asked().len(), 1, "{:?}", origin.asked());
+
+    // Another volunteer builds from the same archive when its origin is gone: the coordinator has it.
+    origin.behaves(Manner::Empty);
+    let gate = Gate::closed(&barn.farm, "gate", "gate");
+    gate.open();
+    let other = barn.volunteer("other", &[&fetching[..], &["--tool", &gate.offer()][..]].concat());
+    let built = person.asks(&["request", &pinned("second", ", \"tool.gate\"")], 0);
+    assert_eq!((&built["outcome"], other.attempts()), (&"built".into(), 1));
+    assert_eq!(origin.asked().len(), 1, "{:?}", origin.asked());
 }

@@ -198,7 +198,7 @@ async fn whole(
             let mut told = |at: node::source::Progress| progress.transfer("fetching", at.received, size);
             let fetched = archive::fetch(rules, url.as_str(), Pinned { digest: *digest, size }, &mut told).await;
             let archive = fetched.map_err(|error| failure::of_fetch(url.as_str(), &error))?;
-            import::import_archive(archive.path()).await.map_err(|error| unusable(url.as_str(), &error))
+            import::import_archive(archive.file.path()).await.map_err(|error| unusable(url.as_str(), &error))
         }
         place => {
             let url = repository(args, place)?;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::bytes::Bytes;
 
-/// The largest recipe or log, with room to spare.
-const SMALL_BLOB_BYTES: usize = 32 << 20;
+/// The largest recipe, log or kept archive, with room to spare.
+pub const SMALL_BLOB_BYTES: usize = 32 << 20;
 
 /// Fetches a tree into the store, unless it is there already.
 ///

@@ -1,4 +1,4 @@
-//! Who may fetch what: judged artifacts, anybody; everything else, only those whom the farm gave a part in it.
+//! Who may fetch what: judged artifacts and archives from the public internet, anybody; everything else, only those whom the farm gave a part in it.
 //!
 //! Uploaded sources, custom recipes, logs and artifacts without a verdict go to coordinators, which keep and judge. A
 //! volunteer gets the recipe and the source of the jobs it holds leases for, and of no other. Being in an open farm is no
@@ -25,6 +25,11 @@ impl Judged {
     pub fn includes(&self, digest: &Digest) -> bool {
         // Inserting leaves the set whole.
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    /// Takes in a blob that is published for everybody anyway.
+    pub fn add_published(&self, digest: Digest) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(digest);
     }
 
     /// Takes in an artifact with a verdict, if it is here.

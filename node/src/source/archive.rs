@@ -3,6 +3,7 @@
 //! What arrives counts only with the pinned length and digest. A download that breaks is taken up where it broke, as often as
 //! it gets on; where the server does not go on from there, or went on with something else, it starts again.
 
+use super::address::range_of;
 use super::error::FetchError;
 use super::hop::{Answered, Hop, Internet, Reach, ask};
 use super::{FetchRules, Progress};
@@ -26,7 +27,25 @@ pub struct Pinned {
     pub size: u64,
 }
 
-/// Fetches the archive, telling `progress` how far it is. The file is removed when it is dropped.
+/// An archive that arrived.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The file, removed when it is dropped.
+    pub file: NamedTempFile,
+    /// Who else may have it.
+    pub audience: Audience,
+}
+
+/// For whom something is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// It came from a public address: for everybody.
+    Everybody,
+    /// It came from a network of the owner's.
+    Owner,
+}
+
+/// Fetches the archive, telling `progress` how far it is.
 ///
 /// # Errors
 ///
@@ -36,7 +55,7 @@ pub async fn fetch(
     url: &str,
     pinned: Pinned,
     progress: &mut impl FnMut(Progress),
-) -> Result<NamedTempFile, FetchError> {
+) -> Result<Fetched, FetchError> {
     fetch_within(rules, &Internet { private: rules.private }, url, pinned, progress).await
 }
 
@@ -61,7 +80,7 @@ pub(super) async fn fetch_within(
     url: &str,
     pinned: Pinned,
     progress: &mut impl FnMut(Progress),
-) -> Result<NamedTempFile, FetchError> {
+) -> Result<Fetched, FetchError> {
     if pinned.size > rules.max_bytes {
         return Err(FetchError::TooLarge { size: pinned.size, max: rules.max_bytes });
     }
@@ -71,7 +90,7 @@ pub(super) async fn fetch_within(
     loop {
         let before = download.received;
         let error = match download.go_on(reach, &url, progress).await {
-            Ok(()) => return Ok(download.file),
+            Ok(()) => return Ok(Fetched { file: download.file, audience: download.audience }),
             Err(error) => error,
         };
         if download.received > before {
@@ -96,6 +115,7 @@ struct Download<'a> {
     writer: tokio::fs::File,
     hasher: Hasher,
     received: u64,
+    audience: Audience,
     /// By what the server tells one state of the archive from another.
     validator: Option<HeaderValue>,
     started: Instant,
@@ -110,7 +130,18 @@ impl<'a> Download<'a> {
         let started = Instant::now();
         let deadline =
             started + rules.stall_timeout + Duration::from_secs(pinned.size / rules.least_bytes_per_s.max(1));
-        Ok(Self { rules, pinned, file, writer, hasher: Hasher::new(), received: 0, validator: None, started, deadline })
+        Ok(Self {
+            rules,
+            pinned,
+            file,
+            writer,
+            hasher: Hasher::new(),
+            received: 0,
+            audience: Audience::Everybody,
+            validator: None,
+            started,
+            deadline,
+        })
     }
 
     /// Fetches what is missing.
@@ -122,6 +153,9 @@ impl<'a> Download<'a> {
     ) -> Result<(), FetchError> {
         let resumes = self.received > 0;
         let Answered { hop, response, .. } = ask(self.rules, reach, url.clone(), &self.asks()).await?;
+        if hop.addresses.iter().any(|address| range_of(address.ip()).is_some()) {
+            self.audience = Audience::Owner;
+        }
         match response.status() {
             StatusCode::PARTIAL_CONTENT if resumes && starts_at(&response, self.received) => {}
             StatusCode::OK => self.start_over().await?,

@@ -129,7 +129,9 @@ impl Server {
 }
 
 async fn archive(rules: &FetchRules, url: &str, digest: Digest, size: u64) -> Result<NamedTempFile, FetchError> {
-    archive::fetch(rules, url, Pinned { digest, size }, &mut |_| {}).await
+    let fetched = archive::fetch(rules, url, Pinned { digest, size }, &mut |_| {}).await?;
+    assert_eq!(fetched.audience, archive::Audience::Owner, "nothing here is public");
+    Ok(fetched.file)
 }
 
 const CONTENT: &[u8] = b"the bytes of an archive";
@@ -256,7 +258,8 @@ async fn redirects_are_checked_like_the_first_address() {
     let from = async |path: &str| {
         let url = format!("https://origin.test:{}{path}", server.port);
         let pinned = Pinned { digest: Digest::of(CONTENT), size: CONTENT.len() as u64 };
-        fetched(archive::fetch_within(&server.rules, &reach, &url, pinned, &mut |_| {}).await)
+        let fetched_here = archive::fetch_within(&server.rules, &reach, &url, pinned, &mut |_| {}).await;
+        fetched(fetched_here.map(|fetched| fetched.file))
     };
     for (path, address) in [
         ("/metadata", "169.254.169.254"),

@@ -9,7 +9,7 @@ use super::builder::{Builder, Failure, Tree, store_failed, unfetched};
 use super::workshop::Order;
 use crate::artifact::import::{self, ImportError, Imported};
 use crate::artifact::{ChunkSource, gather};
-use crate::source::archive::{self, Pinned};
+use crate::source::archive::{self, Audience, Fetched, Pinned};
 use crate::source::git::{Remote, TreeError};
 use crate::source::{FetchError, Progress};
 use protocol::digest::Digest;
@@ -20,7 +20,12 @@ use protocol::tree::Manifest;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
 
+/// How long peers are asked for an archive before its origin is.
+const PEERS_WITHIN: Duration = Duration::from_secs(5);
+/// Peers that are asked beside the coordinators.
+const PEERS_ASKED: usize = 4;
 /// How often the log of a build tells how far a fetch is.
 const TELL_EVERY: Duration = Duration::from_secs(3);
 
@@ -39,7 +44,7 @@ impl Builder {
                     order.log.append(b"the source is here from an earlier build\n");
                     return Ok(self.stored(tree));
                 }
-                self.published(&order.log, source).await.inspect_err(|failure| {
+                self.published(&order.log, source, providers).await.inspect_err(|failure| {
                     if let Failure::Infrastructure(reason) | Failure::BuildError(reason) = failure {
                         order.log.append(format!("{reason}\n").as_bytes());
                     }
@@ -56,22 +61,73 @@ impl Builder {
     }
 
     /// What is published outside the farm.
-    async fn published(&self, log: &BuildLog, source: &Source) -> Result<Imported, Failure> {
+    async fn published(&self, log: &BuildLog, source: &Source, providers: Vec<PeerKey>) -> Result<Imported, Failure> {
         match source {
             Source::Archive { digest, size, url } => {
-                self.archive(log, url, Pinned { digest: *digest, size: *size }).await
+                self.archive(log, url, Pinned { digest: *digest, size: *size }, providers).await
             }
             Source::Git { url, commit } => self.commit(log, url, commit).await,
             Source::Inline | Source::Tree(_) => Err(Failure::Infrastructure("it is published nowhere".to_owned())),
         }
     }
 
-    async fn archive(&self, log: &BuildLog, url: &str, pinned: Pinned) -> Result<Imported, Failure> {
-        log.append(format!("fetching {url}\n").as_bytes());
-        let mut told = Told::new(log);
-        let fetched = archive::fetch(&self.fetch, url, pinned, &mut |progress| told.tell(progress)).await;
-        let archive = fetched.map_err(|error| unpublished(&error))?;
-        import::import_archive_with(archive.path(), &self.fetch.folder).await.map_err(unusable)
+    async fn archive(
+        &self,
+        log: &BuildLog,
+        url: &str,
+        pinned: Pinned,
+        providers: Vec<PeerKey>,
+    ) -> Result<Imported, Failure> {
+        let fits = pinned.size <= gather::SMALL_BLOB_BYTES as u64;
+        let from_peers = if fits { self.archive_from_peers(pinned.digest, providers).await } else { None };
+        let file = match from_peers {
+            Some(file) => {
+                log.append(b"the source came from a peer\n");
+                file
+            }
+            None => {
+                log.append(format!("fetching {url}\n").as_bytes());
+                let mut told = Told::new(log);
+                let fetched = archive::fetch(&self.fetch, url, pinned, &mut |progress| told.tell(progress)).await;
+                let archive = fetched.map_err(|error| unpublished(&error))?;
+                if fits {
+                    self.keep(&archive, pinned.digest).await?;
+                }
+                archive.file
+            }
+        };
+        import::import_archive_with(file.path(), &self.fetch.folder).await.map_err(unusable)
+    }
+
+    /// The archive, if a peer that is near has it: peers are asked first, and not for long.
+    async fn archive_from_peers(&self, digest: Digest, coordinators: Vec<PeerKey>) -> Option<NamedTempFile> {
+        let near = self.network.peers().await.unwrap_or_default().into_iter().map(|contact| contact.key);
+        let near = near.filter(|peer| !coordinators.contains(peer)).take(PEERS_ASKED);
+        let providers = coordinators.iter().copied().chain(near).collect();
+        let asking = gather::small_blob(&self.network, digest, providers);
+        let bytes = match tokio::time::timeout(PEERS_WITHIN, asking).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %digest, "no peer has the archive");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let file = NamedTempFile::with_prefix_in("source-", &self.fetch.folder).ok()?;
+        // A disk that is full fails the fetch that follows as well, and is named there.
+        tokio::fs::write(file.path(), &bytes).await.ok()?;
+        Some(file)
+    }
+
+    /// Keeps an archive for those who come later. Lease holders may have it from a coordinator, and what is public anybody.
+    async fn keep(&self, archive: &Fetched, digest: Digest) -> Result<(), Failure> {
+        let bytes = tokio::fs::read(archive.file.path()).await;
+        let bytes = bytes.map_err(|error| Failure::Infrastructure(format!("the source cannot be read: {error}")))?;
+        self.store.put(vec![bytes.into()]).await.map_err(|error| store_failed(&error))?;
+        if archive.audience == Audience::Everybody {
+            self.store.shared().add_published(digest);
+        }
+        Ok(())
     }
 
     async fn commit(&self, log: &BuildLog, url: &HttpsUrl, commit: &Commit) -> Result<Imported, Failure> {
