@@ -151,7 +151,7 @@ mod tests {
         let given: Vec<_> = options.iter().map(|option| option.split_once('=').unwrap()).collect();
         let given: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let Settings { options, effort } = recipe.resolve(&given).map_err(|error| error.to_string())?;
-        let spec = recipe.spec(options, Some(ManifestId(Digest::of(b"a source"))), &[]).unwrap();
+        let spec = recipe.spec(options, Some(Source::Tree(ManifestId(Digest::of(b"a source")))), &[]).unwrap();
         let plan = recipe.plan(&spec, &effort, Ground { jobs: NonZeroU32::MIN, here: "/here" }).unwrap();
         Ok((spec, plan))
     }

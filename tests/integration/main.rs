@@ -1,15 +1,14 @@
 //! The real program, from outside: real processes, real sockets on loopback, real files.
 //!
 //! [`farm`] starts and ends processes, [`barn`] puts them to work, [`deadline`] waits for conditions, [`smtp`] is a real mail
-//! server, [`origin`] a real https server with real git behind it. What a machine cannot run is named by [`left_out`], and is a failure where the tests were told that everything is
-//! there.
+//! server, [`origin`] a real https server with real git behind it. What a machine cannot run is named by [`left_out`], and is a
+//! failure where the tests were told that everything is there.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod barn;
 mod deadline;
 mod debian;
 mod farm;
-mod lua;
 #[path = "../origin/server.rs"]
 mod origin;
 mod published;

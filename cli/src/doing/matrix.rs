@@ -98,7 +98,7 @@ async fn one(
         biased;
         commit = order.settled.choose_commit(&mut wish, footing.session(), &order.place.output) => match commit {
             Ok(commit) => commit,
-            Err(failure) => return refused(failure),
+            Err(failure) => return broken_off(failure, RequestShape::default()),
         },
         () = order.place.stop.cancelled() => CommitShape::default(),
     };

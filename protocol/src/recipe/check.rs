@@ -12,8 +12,7 @@ use super::template::{HERE, JOBS, Word};
 use super::{
     Form, LANGUAGE, Limits, MAX_CHOICE_WORDS, MAX_CHOICES, MAX_FILES, MAX_LINE_BYTES, MAX_MIB, MAX_OPTIONS,
     MAX_OUTPUTS, MAX_RECIPE_BYTES, MAX_SETTINGS_BYTES, MAX_SOURCE_DATE_EPOCH, MAX_STEP_BYTES, MAX_STEPS, MAX_TIME,
-    MAX_VARIABLES, MAX_VARIANTS, MAX_WORDS, MIN_SOURCE_DATE_EPOCH, Presence, Raised, SourceRule,
-    StepRule, VariantRule,
+    MAX_VARIABLES, MAX_VARIANTS, MAX_WORDS, MIN_SOURCE_DATE_EPOCH, Presence, Raised, SourceRule, StepRule, VariantRule,
 };
 use crate::codec;
 use crate::platform::{MAX_KEYS, Requirement};
