@@ -9,7 +9,7 @@ mod value;
 mod verbs;
 
 pub(crate) use daemon::{Accept, DaemonArgs, Role, SmtpTls};
-pub(crate) use value::{Chosen, RecipeArg, SourcePlace, TlsFrom, combinations};
+pub(crate) use value::{Chosen, RecipeArg, SourcePlace, TlsFrom, ToolArg, combinations};
 pub(crate) use verbs::{
     FarmVerb, FetchArgs, FetchingArgs, Hex, LogsArgs, PlatformArg, RecipeVerb, RequestArgs, StoreVerb, Verb,
 };

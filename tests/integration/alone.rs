@@ -1,5 +1,6 @@
 //! A farm of one: `node request` where no farm is known.
 
+use crate::barn::{Gate, gated_recipe};
 use crate::deadline::{BUILD, SOON, wait_for};
 use crate::farm::{Farm, Home, Process};
 use rustix::process::Signal;
@@ -121,6 +122,18 @@ path = "broken"
     assert_eq!(object["outcome"], "build_error");
     assert!(object["reason"].as_str().unwrap().starts_with("build error: "), "{object}");
     assert_eq!(object["files"], Value::Null);
+}
+
+#[test]
+fn it_offers_the_tools_that_it_is_given() {
+    if !crate::can_build("a farm of one") {
+        return;
+    }
+    let farm = Farm::new();
+    let gate = Gate::closed(&farm, "gate", "gate");
+    gate.open();
+    let words = ["request", &gated_recipe(&farm), "--tool", &gate.offer(), "--json"];
+    assert_eq!(farm.home("me").run(&words, BUILD).ended_with(0).json()["outcome"], "built");
 }
 
 #[test]

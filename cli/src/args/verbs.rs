@@ -1,6 +1,6 @@
 //! The verbs and their flags.
 
-use super::value::{Axis, Chosen, Lifetime, MAX_COMBINATIONS, RecipeArg, SourceArg, SourcePlace};
+use super::value::{Axis, Chosen, Lifetime, MAX_COMBINATIONS, RecipeArg, SourceArg, SourcePlace, ToolArg};
 use clap::builder::FalseyValueParser;
 use clap::{Subcommand, ValueEnum};
 use protocol::digest::Digest;
@@ -178,6 +178,9 @@ pub(crate) struct RequestArgs {
     pub(crate) within: Option<u32>,
     #[command(flatten)]
     pub(crate) fetching: FetchingArgs,
+    /// With no farm known: a tool outside /usr for builds on this machine (may be repeated; in the environment one a line)
+    #[arg(long, env = "NODE_TOOL", value_name = "NAME=PREFIX", value_delimiter = '\n')]
+    pub(crate) tool: Vec<ToolArg>,
     /// Build for this platform [default: this machine's]
     #[arg(long, env = "NODE_PLATFORM", value_name = "OS/ARCH")]
     pub(crate) platform: Option<PlatformArg>,

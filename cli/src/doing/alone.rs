@@ -11,7 +11,7 @@ use node::home::HomeError;
 use node::network::config::{Mdns, Transports};
 use node::node::{Node, StartError};
 use node::source::FetchRules;
-use node::volunteer::machine::OwnerLimits;
+use node::volunteer::machine::{OfferedTool, OwnerLimits};
 use std::time::{Duration, Instant};
 
 /// How often a command looks at others in its home: those that joined it, or one that begins or ends.
@@ -24,6 +24,15 @@ const MAIL_WITHIN: Duration = Duration::from_secs(10);
 /// From whom its mail comes.
 const MAIL_FROM: &str = "barnraise@localhost";
 
+/// What this machine lends to a farm that is this command alone.
+#[derive(Clone, Debug)]
+pub(super) struct Lent {
+    /// From where sources may be fetched.
+    pub(super) fetch: FetchRules,
+    /// Tools outside `/usr`.
+    pub(super) tools: Vec<OfferedTool>,
+}
+
 /// Who has become the farm of this home.
 pub(super) enum Begun {
     /// This command.
@@ -33,7 +42,7 @@ pub(super) enum Begun {
 }
 
 /// Becomes a farm in this home, whose volunteer fetches sources by `fetch`.
-pub(super) async fn start(place: &Place, fetch: FetchRules) -> Result<Begun, Failure> {
+pub(super) async fn start(place: &Place, lent: Lent) -> Result<Begun, Failure> {
     place.output.tell(&sentences::farm_of_one());
     let name = ALONE.parse().map_err(|error: protocol::request::NameError| {
         Failure::new(Exit::Infrastructure, Said::new(error.to_string()))
@@ -64,8 +73,8 @@ pub(super) async fn start(place: &Place, fetch: FetchRules) -> Result<Begun, Fai
         volunteer: Some(VolunteerConfig {
             limits: OwnerLimits::default(),
             accept: Accept::Any,
-            tools: Vec::new(),
-            fetch,
+            tools: lent.tools,
+            fetch: lent.fetch,
         }),
     };
     tokio::select! {

@@ -1,6 +1,7 @@
 //! `node request --check`: built twice in conditions that differ, and compared.
 
 use super::Place;
+use super::alone::Lent;
 use super::errand::{self, Asked, Went};
 use super::footing::Footing;
 use super::source::Settled;
@@ -13,7 +14,6 @@ use crate::verb::check::{self, Checked};
 use node::artifact::compare::{self, Side};
 use node::client::get::{Delivered, Got, Patience, Stage};
 use node::client::wish::Wish;
-use node::source::FetchRules;
 use protocol::request::Conditions;
 use protocol::tree::{CHUNK_BYTES, TreePath};
 use std::fs::File;
@@ -28,10 +28,10 @@ pub(super) async fn run(
     place: &Place,
     args: &RequestArgs,
     wish: Wish,
-    (settled, rules): (&Settled, &FetchRules),
+    (settled, lent): (&Settled, &Lent),
     started: Instant,
 ) -> Result<Exit, Failure> {
-    let footing = Footing::find(place, Patience::Wait, rules).await?;
+    let footing = Footing::find(place, Patience::Wait, lent).await?;
     let checked = both(place, args, &footing, wish, settled, started).await;
     footing.leave(place).await;
     checked

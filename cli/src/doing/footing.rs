@@ -1,6 +1,6 @@
 //! How a request stands in a farm: as a member of one, or as a farm of one.
 
-use super::alone::{self, Begun, OTHERS_LOOK};
+use super::alone::{self, Begun, Lent, OTHERS_LOOK};
 use super::{Place, failure};
 use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
@@ -10,7 +10,6 @@ use node::client::member::Member;
 use node::client::session::{JoinError, Session};
 use node::home::HomeError;
 use node::node::Node;
-use node::source::FetchRules;
 use protocol::id::RequestId;
 use std::time::{Duration, Instant};
 
@@ -38,7 +37,7 @@ pub(super) enum Alone {
 
 impl Footing {
     /// Joins the farm that is known, or becomes one that fetches sources by `fetch`.
-    pub(super) async fn find(place: &Place, patience: Patience, fetch: &FetchRules) -> Result<Self, Failure> {
+    pub(super) async fn find(place: &Place, patience: Patience, lent: &Lent) -> Result<Self, Failure> {
         let until = Instant::now() + OTHERS_WITHIN;
         let detach_needs_a_farm = || Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm());
         let node = loop {
@@ -48,9 +47,16 @@ impl Footing {
                     member.leave().await;
                     return Err(detach_needs_a_farm());
                 }
-                Ok(member) => return Ok(Self { stands: Stands::Member(member) }),
+                Ok(member) => {
+                    if !lent.tools.is_empty() {
+                        place
+                            .output
+                            .say("`--tool` counts where this command is the farm: in this one volunteers offer theirs");
+                    }
+                    return Ok(Self { stands: Stands::Member(member) });
+                }
                 Err(JoinError::NoFarm) if patience == Patience::Detach => return Err(detach_needs_a_farm()),
-                Err(JoinError::NoFarm) => match alone::start(place, fetch.clone()).await? {
+                Err(JoinError::NoFarm) => match alone::start(place, lent.clone()).await? {
                     Begun::Farm(node) => break node,
                     Begun::ByAnother if Instant::now() < until => {}
                     Begun::ByAnother => return Err(failure::of_home(HomeError::InUse(place.home.path().to_owned()))),

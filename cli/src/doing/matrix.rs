@@ -1,5 +1,6 @@
 //! `node request --matrix`: every combination of some options, asked for side by side.
 
+use super::alone::Lent;
 use super::errand::{self, Asked, Went};
 use super::footing::Footing;
 use super::source::Settled;
@@ -14,7 +15,6 @@ use crate::verb::matrix::{self, Cell, End};
 use futures::{StreamExt as _, stream};
 use node::client::get::{Got, Patience, Stage};
 use node::client::wish::Wish;
-use node::source::FetchRules;
 use protocol::farm::explain::HowBuilt;
 use protocol::id::RequestId;
 use std::cell::RefCell;
@@ -29,7 +29,7 @@ pub(super) struct Order<'a> {
     pub(super) place: &'a Place,
     pub(super) args: &'a RequestArgs,
     pub(super) settled: &'a Settled,
-    pub(super) rules: &'a FetchRules,
+    pub(super) lent: &'a Lent,
     pub(super) patience: Patience,
     pub(super) started: Instant,
 }
@@ -45,7 +45,7 @@ pub(super) async fn run(order: Order<'_>, wish: impl Fn(&[Chosen]) -> Wish) -> R
     }
     let names: Vec<String> = chosen.iter().map(|chosen| matrix::name(chosen)).collect();
     let folders = order.args.output.as_ref().map(|root| matrix::folders(root, &names));
-    let footing = Footing::find(order.place, order.patience, order.rules).await?;
+    let footing = Footing::find(order.place, order.patience, order.lent).await?;
     let board = order.place.output.board(&names);
     // What an interruption leaves behind.
     let submitted = RefCell::new(Vec::new());

@@ -1,8 +1,9 @@
 //! `node request`.
 
+use super::alone::Lent;
 use super::errand::{self, Asked, Seen, Went};
 use super::footing::{self, Alone, Footing};
-use super::{Place, check, failure, matrix, source};
+use super::{Place, check, failure, matrix, serve, source};
 use crate::args::{Chosen, PlatformArg, RequestArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
@@ -29,18 +30,19 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
     if let Some(said) = sentences::agreement(&recipe, args.agree) {
         place.output.say(&said);
     }
+    let lent = Lent { fetch: rules, tools: serve::offered(&args.tool) };
     let wish = |more: &[Chosen]| wish_of(&args, recipe.clone(), settled.source.clone(), more);
     let patience = if args.detach { Patience::Detach } else { Patience::Wait };
     if !args.matrix.is_empty() {
-        let order = matrix::Order { place, args: &args, settled: &settled, rules: &rules, patience, started };
+        let order = matrix::Order { place, args: &args, settled: &settled, lent: &lent, patience, started };
         return matrix::run(order, wish).await;
     }
     let mut wish = wish(&[]);
     wish.spec().map_err(|error| failure::of_wish(&error))?;
     if args.check {
-        return check::run(place, &args, wish, (&settled, &rules), started).await;
+        return check::run(place, &args, wish, (&settled, &lent), started).await;
     }
-    let footing = Footing::find(place, patience, &rules).await?;
+    let footing = Footing::find(place, patience, &lent).await?;
     let commit = tokio::select! {
         biased;
         commit = settled.choose_commit(&mut wish, footing.session(), &place.output) => commit?,

@@ -1,7 +1,7 @@
 //! A daemon.
 
 use super::{Place, failure, source, transports};
-use crate::args::{Accept, DaemonArgs, Role, SmtpTls, TlsFrom};
+use crate::args::{Accept, DaemonArgs, Role, SmtpTls, TlsFrom, ToolArg};
 use crate::exit::{Exit, Failure};
 use crate::sentences::Said;
 use crate::verb;
@@ -74,11 +74,14 @@ fn wall_clock(args: &DaemonArgs) -> WallClock {
     if args.trust_clock { WallClock::Trusted } else { WallClock::Checked }
 }
 
+/// Tools as they were typed.
+pub(super) fn offered(tools: &[ToolArg]) -> Vec<OfferedTool> {
+    tools.iter().map(|tool| OfferedTool { name: tool.name.to_string(), prefix: tool.prefix.clone() }).collect()
+}
+
 fn volunteer_of(args: &DaemonArgs) -> Result<VolunteerConfig, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let half = u16::try_from(cores / 2).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
-    let tools =
-        args.tool.iter().map(|tool| OfferedTool { name: tool.name.to_string(), prefix: tool.prefix.clone() }).collect();
     Ok(VolunteerConfig {
         limits: OwnerLimits {
             slots: args.slots.unwrap_or(half),
@@ -90,7 +93,7 @@ fn volunteer_of(args: &DaemonArgs) -> Result<VolunteerConfig, Failure> {
             Accept::Members => config::Accept::Members,
             Accept::Any => config::Accept::Any,
         },
-        tools,
+        tools: offered(&args.tool),
         fetch: source::rules(&args.fetching)?,
     })
 }
