@@ -160,7 +160,8 @@ pub struct BuildSpec {
     pub options: BTreeMap<Name, OptionValue>,
     /// What the recipe requires together with what `--platform` and `--require` add.
     pub requirement: Requirement,
-    /// In which conditions.
+    /// In which conditions; left out of the encoding where they are the usual ones.
+    #[serde(default, skip_serializing_if = "Conditions::are_usual")]
     pub conditions: Conditions,
 }
 
@@ -173,6 +174,12 @@ pub enum Conditions {
     Usual,
     /// Another folder, host name, time zone and number of jobs, and other dates of files.
     Other,
+}
+
+impl Conditions {
+    fn are_usual(&self) -> bool {
+        *self == Self::Usual
+    }
 }
 
 impl BuildSpec {
@@ -204,6 +211,7 @@ pub struct Request {
     pub spec: BuildSpec,
     /// Every option of the recipe that does not change the result, defaults filled in: not part of the build key. Of several
     /// requests for one build, that of the first counts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub effort: BTreeMap<Name, OptionValue>,
     /// How urgent.
     pub priority: Priority,
@@ -432,7 +440,11 @@ mod tests {
         let mut other = spec.clone();
         other.source = Source::Tree(ManifestId(Digest::of(b"tree")));
         assert_ne!(spec.key(), other.key());
-        assert_ne!(spec.key(), BuildSpec { conditions: Conditions::Other, ..spec.clone() }.key());
+        let other = BuildSpec { conditions: Conditions::Other, ..spec.clone() };
+        assert_ne!(spec.key(), other.key());
+        for spec in [&spec, &other] {
+            assert_eq!(&codec::decode::<BuildSpec>(&codec::encode(spec), 1 << 10).unwrap(), spec);
+        }
         assert_eq!(spec.key(), spec.clone().key());
     }
 
