@@ -1,6 +1,6 @@
 //! The farm of one: both roles in this process, on loopback, for as long as somebody needs it.
 
-use super::footing::{self, Alone};
+use super::interruption::{Alone, interrupted};
 use super::{Place, failure, transports};
 use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
@@ -92,7 +92,7 @@ pub(super) async fn start(place: &Place, lent: Lent) -> Result<Begun, Failure> {
             )),
             Err(error) => Err(failure::of_start(error)),
         },
-        () = place.stop.cancelled() => Err(footing::interrupted(Alone::Yes, &[])),
+        () = place.stop.cancelled() => Err(interrupted(Alone::Yes, &[])),
     }
 }
 

@@ -1,9 +1,10 @@
 //! How a request stands in a farm: as a member of one, or as a farm of one.
 
 use super::alone::{self, Begun, Lent, OTHERS_LOOK};
+use super::interruption::{Alone, interrupted};
 use super::{Place, failure};
 use crate::exit::{Exit, Failure};
-use crate::sentences::{self, Said};
+use crate::sentences;
 use node::artifact::upload::Uploads;
 use node::client::get::Patience;
 use node::client::member::Member;
@@ -26,13 +27,6 @@ pub(super) struct Footing {
 enum Stands {
     Member(Member),
     Alone { node: Box<Node>, session: Session },
-}
-
-/// Whether a command is its own farm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Alone {
-    Yes,
-    No,
 }
 
 impl Footing {
@@ -137,33 +131,5 @@ async fn join_or_none(place: &Place, until: Instant) -> Result<Member, JoinError
             return Err(error);
         }
         tokio::time::sleep(OTHERS_LOOK).await;
-    }
-}
-
-/// What is said to who interrupts a command that has submitted these.
-pub(super) fn interrupted(alone: Alone, submitted: &[RequestId]) -> Failure {
-    let said = match (alone, submitted) {
-        (Alone::Yes, _) => sentences::interrupted_alone(&again()),
-        (Alone::No, []) => {
-            Said::with_next("interrupted before the farm had the request", format!("ask again: `{}`", again()))
-        }
-        (Alone::No, [request]) => sentences::interrupted(*request),
-        (Alone::No, requests) => sentences::interrupted_many(requests.len(), &again()),
-    };
-    Failure::new(Exit::Interrupted, said)
-}
-
-/// The command as it was typed, to be typed again.
-fn again() -> String {
-    let words: Vec<String> = std::env::args().skip(1).map(|word| shell_word(&word)).collect();
-    format!("node {}", words.join(" "))
-}
-
-fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@,+%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }

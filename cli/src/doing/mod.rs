@@ -10,6 +10,7 @@ mod errand;
 mod failure;
 mod fetch;
 mod footing;
+mod interruption;
 mod lan;
 mod logs;
 mod matrix;

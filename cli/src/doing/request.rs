@@ -2,7 +2,8 @@
 
 use super::alone::Lent;
 use super::errand::{self, Asked, Seen, Went};
-use super::footing::{self, Alone, Footing};
+use super::footing::Footing;
+use super::interruption::{Alone, interrupted};
 use super::{Place, check, failure, matrix, serve, source};
 use crate::args::{Chosen, PlatformArg, RequestArgs};
 use crate::exit::{Exit, Failure};
@@ -25,7 +26,7 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
     let settled = tokio::select! {
         biased;
         settled = source::settle(&place.output, &args, &recipe, &rules) => settled?,
-        () = place.stop.cancelled() => return Err(footing::interrupted(Alone::No, &[])),
+        () = place.stop.cancelled() => return Err(interrupted(Alone::No, &[])),
     };
     if let Some(said) = sentences::agreement(&recipe, args.agree) {
         place.output.say(&said);

@@ -2,9 +2,9 @@
 
 use super::chunks::{Chunks, SpoolChunks, SpoolError};
 use super::compression::{Content, Seen};
-use super::header::{Ahead, Problem};
+use super::header::{Ahead, Problem, path_inside};
 use super::{Findings, Found, ImportError, Imported, Refusal, refused, unreadable, zip};
-use protocol::tree::{Mode, TreePath};
+use protocol::tree::Mode;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt as _;
@@ -110,24 +110,6 @@ impl Unpacking<'_> {
             }
         }
     }
-}
-
-/// Where an entry stands in the tree; `None` for the folder that holds it all, which archives call `./`.
-pub(super) fn path_inside(name: &str, kind: EntryType) -> Result<Option<TreePath>, ImportError> {
-    if name.starts_with('/') {
-        return Err(refused(name, Refusal::Absolute));
-    }
-    let mut inside = name;
-    while let Some(rest) = inside.strip_prefix("./") {
-        inside = rest;
-    }
-    if kind == EntryType::Directory {
-        inside = inside.strip_suffix('/').unwrap_or(inside);
-        if inside.is_empty() || inside == "." {
-            return Ok(None);
-        }
-    }
-    TreePath::try_from(inside).map(Some).map_err(|error| refused(name, Refusal::Path(error)))
 }
 
 fn special(kind: EntryType) -> &'static str {

@@ -2,11 +2,12 @@
 
 use protocol::digest::Digest;
 use protocol::tree::CHUNK_BYTES;
+use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The chunks of a source.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl FolderChunks {
     fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
         let Some(&(file, start, len)) = self.extents.get(digest) else { return Ok(None) };
         let path = &self.files[file];
-        verified(&super::directory::open(path)?, start, len, digest)?.map(Some).ok_or_else(|| {
+        verified(&open(path)?, start, len, digest)?.map(Some).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{} was changed since it was imported", path.display()))
         })
     }
@@ -123,4 +124,10 @@ fn next_chunk(content: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     content.by_ref().take(CHUNK_BYTES).read_to_end(&mut bytes)?;
     Ok((!bytes.is_empty()).then_some(bytes))
+}
+
+/// Opens a file for reading, through no link, and without waiting for the other end of a pipe.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?.into())
 }

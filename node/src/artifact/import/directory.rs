@@ -1,14 +1,13 @@
 //! A folder as it lies there, without the history of version control and without what its `.gitignore` files name.
 
-use super::chunks::{Chunks, FolderChunks};
+use super::chunks::{Chunks, FolderChunks, open};
 use super::{
     Findings, Found, ImportError, Imported, LEFT_OUT, MAX_ENTRIES, MAX_FOLDER_BYTES, Refusal, refused, unreadable,
 };
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use protocol::tree::{Mode, TreePath};
-use rustix::fs::OFlags;
-use std::fs::{self, File, FileType};
+use std::fs::{self, FileType};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -131,12 +130,6 @@ fn file(chunks: &mut FolderChunks, path: PathBuf, left_bytes: &mut u64) -> Resul
     let (size, digests) = chunks.add(path.clone(), content).map_err(unreadable(&path))?;
     *left_bytes = left_bytes.checked_sub(size).ok_or(ImportError::TooLarge { limit: MAX_FOLDER_BYTES })?;
     Ok(Found::File { mode: Mode::of_bits(status.mode()), size, chunks: digests })
-}
-
-/// Opens a file for reading, through no link, and without waiting for the other end of a pipe.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?.into())
 }
 
 fn special(kind: FileType) -> &'static str {

@@ -1,10 +1,11 @@
-//! What a tar archive says about its entries, read strictly.
+//! What an archive says about its entries, read strictly: the names of both kinds, and the headers of tar.
 //!
 //! A name, a link target or a size can be said in the header of an entry, in GNU's long-name entries before it, and in a
 //! PAX header (POSIX.1-2001, pax Interchange Format). Readers differ in whom they believe, and archives were made that are
 //! two different trees to two of them. Here whatever disagrees is refused, and so is a PAX record that cannot be read.
 
 use super::{ImportError, Refusal, refused};
+use protocol::tree::TreePath;
 use std::io::Read;
 use tar::{EntryType, Header};
 
@@ -153,4 +154,22 @@ impl Pax {
         };
         if repeated { Err(Refusal::Header("a PAX record that stands twice")) } else { Ok(()) }
     }
+}
+
+/// Where an entry stands in the tree; `None` for the folder that holds it all, which archives call `./`.
+pub(super) fn path_inside(name: &str, kind: EntryType) -> Result<Option<TreePath>, ImportError> {
+    if name.starts_with('/') {
+        return Err(refused(name, Refusal::Absolute));
+    }
+    let mut inside = name;
+    while let Some(rest) = inside.strip_prefix("./") {
+        inside = rest;
+    }
+    if kind == EntryType::Directory {
+        inside = inside.strip_suffix('/').unwrap_or(inside);
+        if inside.is_empty() || inside == "." {
+            return Ok(None);
+        }
+    }
+    TreePath::try_from(inside).map(Some).map_err(|error| refused(name, Refusal::Path(error)))
 }

@@ -6,7 +6,7 @@
 //! is marked, and that mark is the only one; entries lie one after another from the first byte on and never over one another,
 //! so that an archive cannot hold the same bytes many times over.
 
-use super::archive::path_inside;
+use super::header::path_inside;
 use super::{ImportError, Imported, Intake, MAX_ENTRIES, MAX_GROWTH, Refusal, refused, unreadable};
 use flate2::bufread::DeflateDecoder;
 use protocol::tree::{MAX_MANIFEST_BYTES, Mode};
