@@ -5,9 +5,10 @@
 //! [`Tunnel`]. What it fetches lies in a bare repository that is thrown away, each object checked by git as it comes
 //! (`fsckObjects`), and the commit that was wanted is the commit that is read.
 //!
-//! Never checked out, never run: hooks, filters, submodules, helpers for credentials.
+//! Never as root, never checked out, never run: hooks, filters, submodules, helpers for credentials.
 
 mod files;
+mod place;
 mod program;
 mod refs;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use super::hop::{Answered, Internet, Reach, ask};
 use super::tunnel::Tunnel;
 use super::{FetchError, FetchRules, Progress};
 use crate::artifact::import::{Imported, MAX_GROWTH, MIN_GROWN_BYTES};
+use place::Place;
 use program::{Ended, Program};
 use protocol::platform::Version;
 use protocol::request::MIN_GIT;
@@ -28,7 +30,6 @@ use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use std::path::PathBuf;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::time::Instant;
 use url::Url;
 
@@ -139,8 +140,7 @@ pub struct Remote {
     tunnel: Tunnel,
     remote: Program,
     local: Program,
-    /// Home, repository and authorities.
-    folder: TempDir,
+    place: Place,
     refs: Option<Refs>,
     have: Have,
     opened: Instant,
@@ -166,16 +166,14 @@ impl Remote {
         let host = answered.hop.host.clone();
         let unwritable = |error| FetchError::Write { folder: rules.folder.clone(), error };
         let tunnel = Tunnel::to(&answered.hop, rules).await.map_err(unwritable)?;
-        let folder = tempfile::Builder::new().prefix("git-").tempdir_in(&rules.folder).map_err(unwritable)?;
-        std::fs::create_dir(folder.path().join("home")).map_err(unwritable)?;
-        let (home, repository) = (folder.path().join("home"), folder.path().join("repository"));
+        let place = Place::make(&rules.folder).map_err(unwritable)?;
         let mut settings = vec![
             ("remote.origin.url".to_owned(), base.to_string()),
             ("protocol.https.allow".to_owned(), "always".to_owned()),
             ("http.proxy".to_owned(), tunnel.url()),
             ("http.proxyAuthMethod".to_owned(), "basic".to_owned()),
         ];
-        if let Some(path) = authorities(rules, &folder).map_err(unwritable)? {
+        if let Some(path) = authorities(rules, &place).map_err(unwritable)? {
             settings.push(("http.sslCAInfo".to_owned(), path.to_string_lossy().into_owned()));
         }
         Ok(Self {
@@ -183,9 +181,9 @@ impl Remote {
             url: url.clone(),
             host,
             tunnel,
-            remote: Program::new(&home, &repository, &settings),
-            local: Program::new(&home, &repository, &[]),
-            folder,
+            remote: Program::new(place.user(), &place.home(), &place.repository(), &settings),
+            local: Program::new(place.user(), &place.home(), &place.repository(), &[]),
+            place,
             refs: None,
             have: Have::Nothing,
             opened,
@@ -299,7 +297,7 @@ impl Remote {
     /// Makes the repository anew, for commits of so many digits.
     async fn init(&mut self, digits: usize) -> Result<(), FetchError> {
         let format = if digits == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-        let repository = self.folder.path().join("repository");
+        let repository = self.place.repository();
         match std::fs::remove_dir_all(&repository) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(FetchError::Write { folder: self.rules.folder.clone(), error });
@@ -454,12 +452,10 @@ async fn find(rules: &FetchRules, reach: &impl Reach, url: &HttpsUrl) -> Result<
 }
 
 /// A file with the authorities of the system and the one that was given, as git wants them: one file in the place of all.
-fn authorities(rules: &FetchRules, folder: &TempDir) -> std::io::Result<Option<PathBuf>> {
+fn authorities(rules: &FetchRules, place: &Place) -> std::io::Result<Option<PathBuf>> {
     let Some(extra) = &rules.extra_ca_pem else { return Ok(None) };
-    let path = folder.path().join("authorities.pem");
     let system = AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
-    std::fs::write(&path, [&system, b"\n".as_slice(), extra].concat())?;
-    Ok(Some(path))
+    place.file("authorities.pem", &[&system, b"\n".as_slice(), extra].concat()).map(Some)
 }
 
 /// Whether a fetch that failed so may work when it is tried again.

@@ -4,6 +4,7 @@
 //! the environment and no protocol but those it is told. Nothing is ever checked out, so attributes and filters have nothing
 //! to act on, and a submodule is one entry among others. It runs in a process group of its own, which ends with whoever waits.
 
+use super::place::User;
 use crate::source::FetchError;
 use protocol::platform::Version;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -54,6 +55,7 @@ const SETTINGS: [(&str, &str); 24] = [
 /// How to run git.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
+    user: User,
     environment: Vec<(OsString, OsString)>,
 }
 
@@ -66,8 +68,8 @@ pub(super) struct Ended {
 }
 
 impl Program {
-    /// Git with an empty folder as its home, working on `repository`, with these settings more.
-    pub(super) fn new(home: &Path, repository: &Path, more: &[(String, String)]) -> Self {
+    /// Git run as `user`, with an empty folder as its home, working on `repository`, with these settings more.
+    pub(super) fn new(user: User, home: &Path, repository: &Path, more: &[(String, String)]) -> Self {
         let mut environment: Vec<(OsString, OsString)> = vec![
             ("HOME".into(), home.into()),
             ("XDG_CONFIG_HOME".into(), home.into()),
@@ -91,7 +93,7 @@ impl Program {
             count += 1;
         }
         environment.push(("GIT_CONFIG_COUNT".into(), count.to_string().into()));
-        Self { environment }
+        Self { user, environment }
     }
 
     /// A run, not yet started: silent, without input.
@@ -99,6 +101,10 @@ impl Program {
         let mut command = Command::new("git");
         command.args(words).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        if let User::Own(uid) = self.user {
+            // With the groups of root taken away as well.
+            command.uid(uid).gid(uid);
+        }
         command
     }
 
@@ -154,7 +160,7 @@ impl Ended {
 pub(super) async fn version() -> Option<Version> {
     let nowhere = Path::new("/nonexistent");
     let mut printed = Vec::new();
-    let program = Program::new(nowhere, nowhere, &[]);
+    let program = Program::new(User::here(), nowhere, nowhere, &[]);
     let ended = program.run(&["--version"], Duration::from_secs(10), |bytes| printed.extend_from_slice(bytes)).await;
     let worked = matches!(ended, Ok(Some(Ended { status, .. })) if status.success());
     worked.then(|| Version::find(&String::from_utf8_lossy(&printed)))?

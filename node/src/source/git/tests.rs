@@ -9,6 +9,7 @@ use server::{Manner, Origin, Repository};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 #[path = "../../../../tests/origin/server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the program")]
