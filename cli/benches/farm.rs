@@ -9,7 +9,7 @@ use node::chance::Chance;
 use node::client::get::{Errand, Got, Patience};
 use node::client::member::Member;
 use node::client::wish::Wish;
-use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
+use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, StoreLimit, VolunteerConfig, WallClock};
 use node::home::Home;
 use node::network::config::{Mdns, Transports};
 use node::node::Node;
@@ -129,6 +129,7 @@ async fn start(folder: &Path, name: &str, farm: FarmChoice) -> Node {
             mdns: Mdns::Off,
             transports: Transports::Both,
         },
+        store: StoreLimit::OfDisk,
         coordinator: coordinates.then_some(CoordinatorConfig { mail: None, wall_clock: WallClock::Checked }),
         volunteer: (!coordinates).then(|| VolunteerConfig {
             limits: OwnerLimits::default(),

@@ -16,10 +16,22 @@ pub struct NodeConfig {
     pub farm: FarmChoice,
     /// Where it listens.
     pub reach: Reach,
+    /// How much it may keep.
+    pub store: StoreLimit,
     /// The coordinator's part, if it has one.
     pub coordinator: Option<CoordinatorConfig>,
     /// The volunteer's part, if it has one.
     pub volunteer: Option<VolunteerConfig>,
+}
+
+/// How much a daemon keeps for its farm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreLimit {
+    /// A quarter of what the store has and the disk has free when the daemon starts.
+    #[default]
+    OfDisk,
+    /// So many bytes.
+    Bytes(u64),
 }
 
 /// Which farm a daemon belongs to.

@@ -12,11 +12,12 @@ use crate::artifact::index::Completeness;
 use crate::artifact::sharing::{Part, Sharing};
 use crate::artifact::store::StoreError;
 use crate::artifact::transfer;
+use crate::artifact::upkeep::Upkeep;
 use crate::artifact::upload::{Both, Uploads};
 use crate::chance::Chance;
 use crate::client::session::{JoinError, Session};
 use crate::clock::Clock;
-use crate::config::{CoordinatorConfig, NodeConfig, Reach, VolunteerConfig};
+use crate::config::{CoordinatorConfig, NodeConfig, Reach, StoreLimit, VolunteerConfig};
 use crate::coordinator::door::Door;
 use crate::coordinator::ledger::Ledger;
 use crate::coordinator::mailer::{Mailer, MailerError};
@@ -30,9 +31,11 @@ use crate::hearsay::Hearsay;
 use crate::home::{Home, HomeError, HomeLock, KeyName, Serving};
 use crate::network::config::{Dht, NetworkConfig, StartError as NetworkError};
 use crate::network::{self, IncomingBulk, IncomingRaft, Keep, Network, News};
+use crate::opening;
 use crate::ports;
 use crate::router::{Calls, Router};
 use crate::signpost;
+use crate::ties::FarmTies;
 use crate::volunteer::duty::Volunteer;
 use crate::volunteer::staff::{self, StaffError};
 use protocol::charter::{Charter, CharterError};
@@ -53,6 +56,8 @@ use tokio_util::task::TaskTracker;
 /// Memory for the index of a volunteer, and of a coordinator.
 const VOLUNTEER_CACHE_BYTES: u64 = 4 << 20;
 const COORDINATOR_CACHE_BYTES: u64 = 32 << 20;
+/// Unless its owner says otherwise, a store may have this part of the disk space that it has or could have.
+const SHARE_OF_DISK: u64 = 4;
 /// How long the first connection to a peer of the ticket is waited for before that is worth a word.
 const FIRST_CONNECT: Duration = Duration::from_secs(30);
 /// How often the end of the last lease is looked for when shutting down.
@@ -148,13 +153,13 @@ impl Node {
     ///
     /// [`StartError`].
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        let NodeConfig { home, farm: choice, reach, coordinator: coordinating, volunteer: volunteering } = config;
+        let NodeConfig { home, farm: choice, reach, store: limit, coordinator: coordinating, volunteer: volunteering } =
+            config;
         let lock = home.lock()?;
         let secret = home.key(KeyName::Node)?;
         let membership = Membership::of(&home, &choice, secret.public())?;
         let cache = if coordinating.is_some() { COORDINATOR_CACHE_BYTES } else { VOLUNTEER_CACHE_BYTES };
-        let index = open_index(&home, cache).await?;
-        let store = Store::open(&home.folder("store")?, &index).await?;
+        let (index, store) = opening::open(&home, cache).await?;
         let (leaders, following_leaders) = watch::channel(membership.coordinators()?);
         let (network, inbox) = start_network(&home, &reach, &secret, &membership, following_leaders)?;
         home.remember_listened(&ports::own_of(&network.addresses().await.unwrap_or_default(), &reach.external))?;
@@ -179,6 +184,7 @@ impl Node {
         }
         let door = coordinated.as_ref().map(|coordinated| coordinated.coordinator.door().clone());
         let uploads = base.serve_blobs(bulk, coordinators.clone(), door.clone()).await?;
+        base.look_after_store(limit, FarmTies { door: door.clone(), coordinators }).await?;
         let router = Router {
             door,
             volunteer: volunteer.clone(),
@@ -435,6 +441,26 @@ impl Base {
         Ok(uploads)
     }
 
+    /// Makes room in the store and mends it from now on.
+    async fn look_after_store(&self, limit: StoreLimit, ties: FarmTies) -> Result<(), StartError> {
+        let max_bytes = match limit {
+            StoreLimit::Bytes(bytes) => bytes,
+            StoreLimit::OfDisk => {
+                let free_bytes = opening::free_bytes(&self.home);
+                free_bytes.saturating_add(self.store.stored_bytes().await?) / SHARE_OF_DISK
+            }
+        };
+        let upkeep = Upkeep {
+            store: self.store.clone(),
+            network: self.network.clone(),
+            ties: Arc::new(ties),
+            chance: self.chance.clone(),
+            max_bytes,
+        };
+        self.tracker.spawn(upkeep.run(self.service.clone()));
+        Ok(())
+    }
+
     /// Says in the DHT what this node holds of judged builds.
     async fn provide_all(&self) -> Result<(), StartError> {
         for build in self.store.builds().await? {
@@ -454,25 +480,8 @@ impl Base {
 /// [`StartError::Home`] when a daemon runs there, and whatever opening fails with.
 pub async fn open_store(home: &Home) -> Result<(HomeLock, Store), StartError> {
     let lock = home.lock()?;
-    let index = open_index(home, VOLUNTEER_CACHE_BYTES).await?;
-    let store = Store::open(&home.folder("store")?, &index).await?;
+    let (_index, store) = opening::open(home, VOLUNTEER_CACHE_BYTES).await?;
     Ok((lock, store))
-}
-
-async fn open_index(home: &Home, cache_bytes: u64) -> Result<sled::Db, StartError> {
-    let path = home.folder("index")?;
-    let opening = tokio::task::spawn_blocking(move || {
-        sled::Config::new()
-            .path(path)
-            .mode(sled::Mode::LowSpace)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(Some(500))
-            .open()
-    });
-    match opening.await {
-        Ok(opened) => Ok(opened?),
-        Err(panicked) => Err(sled::Error::Unsupported(format!("sled gave up: {panicked}")).into()),
-    }
 }
 
 fn start_network(

@@ -75,6 +75,10 @@ pub(crate) struct DaemonArgs {
     #[arg(long, env = "NODE_NO_MDNS", value_parser = FalseyValueParser::new(), help_heading = "Network")]
     pub(crate) no_mdns: bool,
 
+    /// Disk for what is kept for the farm, such as 20G [default: a quarter of what it has or could have]
+    #[arg(long, env = "NODE_MAX_STORE", value_name = "SIZE", help_heading = "Roles")]
+    pub(crate) max_store: Option<Size>,
+
     /// Builds at a time [default: half the cores, at least one]
     #[arg(long, env = "NODE_SLOTS", value_name = "N", help_heading = "Volunteer")]
     pub(crate) slots: Option<NonZeroU16>,
@@ -119,13 +123,14 @@ pub(crate) struct DaemonArgs {
 }
 
 /// Ids of the flags above, as clap knows them.
-pub(super) const FLAGS: [&str; 20] = [
+pub(super) const FLAGS: [&str; 21] = [
     "volunteer",
     "coordinator",
     "farm_name",
     "listen",
     "external",
     "no_mdns",
+    "max_store",
     "slots",
     "max_memory",
     "max_disk",

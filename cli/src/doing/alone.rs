@@ -4,7 +4,7 @@ use super::interruption::{Alone, interrupted};
 use super::{Place, failure, transports};
 use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
-use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
+use node::config::{Accept, CoordinatorConfig, FarmChoice, NodeConfig, Reach, StoreLimit, VolunteerConfig, WallClock};
 use node::coordinator::mailer::config::{MailConfig, MailOptions};
 use node::founding::{ALONE, MembershipError};
 use node::home::HomeError;
@@ -68,6 +68,7 @@ pub(super) async fn start(place: &Place, lent: Lent) -> Result<Begun, Failure> {
             mdns: Mdns::Off,
             transports: transports(),
         },
+        store: StoreLimit::OfDisk,
         // Nobody else is here whose clock could agree with this one.
         coordinator: Some(CoordinatorConfig { mail, wall_clock: WallClock::Trusted }),
         volunteer: Some(VolunteerConfig {

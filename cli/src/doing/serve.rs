@@ -5,7 +5,7 @@ use crate::args::{Accept, DaemonArgs, Role, SmtpTls, TlsFrom, ToolArg};
 use crate::exit::{Exit, Failure};
 use crate::sentences::Said;
 use crate::verb;
-use node::config::{self, CoordinatorConfig, FarmChoice, NodeConfig, Reach, VolunteerConfig, WallClock};
+use node::config::{self, CoordinatorConfig, FarmChoice, NodeConfig, Reach, StoreLimit, VolunteerConfig, WallClock};
 use node::coordinator::mailer::config::{MailConfig, MailOptions};
 use node::network::config::Mdns;
 use node::node::Node;
@@ -36,13 +36,14 @@ fn config_of(place: &Place, role: Role, args: DaemonArgs) -> Result<NodeConfig, 
         None
     };
     let volunteer = if role.volunteers() { Some(volunteer_of(&args)?) } else { None };
+    let store = args.max_store.map_or(StoreLimit::OfDisk, |size| StoreLimit::Bytes(size.bytes));
     let reach = Reach {
         listen: args.listen,
         external: args.external,
         mdns: if args.no_mdns { Mdns::Off } else { Mdns::On },
         transports: transports(),
     };
-    Ok(NodeConfig { home: place.home.clone(), farm, reach, coordinator, volunteer })
+    Ok(NodeConfig { home: place.home.clone(), farm, reach, store, coordinator, volunteer })
 }
 
 fn mail_of(args: &DaemonArgs) -> Result<Option<MailConfig>, Failure> {

@@ -6,12 +6,9 @@ use crate::exit::{Exit, Failure};
 use crate::sentences::Said;
 use crate::verb;
 use crate::verb::store::{Keeping, Stored};
-use node::artifact::eviction::Policy;
+use node::artifact::need::Needed;
 use node::artifact::store::{KeptBuild, Pinned};
-use std::time::Duration;
-
-/// Everything that is not pinned, and whatever belongs to nothing.
-const EVERYTHING: Policy = Policy { max_bytes: 0, loose_for: Duration::from_secs(3_600) };
+use node::artifact::upkeep::EVERYTHING;
 
 pub(super) async fn run(place: &Place, verb: StoreVerb) -> Result<Exit, Failure> {
     let (_lock, store) = node::node::open_store(&place.home).await.map_err(failure::of_start)?;
@@ -32,8 +29,8 @@ pub(super) async fn run(place: &Place, verb: StoreVerb) -> Result<Exit, Failure>
             verb::store::verified(&place.output, scrub.bytes, &scrub.damaged)
         }
         StoreVerb::Prune => {
-            let plan = store.plan_eviction(EVERYTHING).await.map_err(wrong)?;
-            let evicted = store.evict(plan).await.map_err(wrong)?;
+            let plan = store.plan_eviction(EVERYTHING, Needed::default()).await.map_err(wrong)?;
+            let evicted = store.evict(plan, Needed::default()).await.map_err(wrong)?;
             verb::store::pruned(&place.output, evicted.manifests.len() as u64, evicted.freed_bytes)
         }
         StoreVerb::Pin { what } => {

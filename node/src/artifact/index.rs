@@ -9,7 +9,7 @@ use protocol::id::{BuildKey, ManifestId};
 use protocol::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 /// The version byte before every record.
@@ -220,6 +220,31 @@ impl Index {
     /// [`IndexError`].
     pub fn put_source(&self, source: &Digest, tree: &ManifestId) -> Result<(), IndexError> {
         self.sources.put(source.as_bytes(), encode(tree))
+    }
+
+    /// Forgets every source that was one of these trees.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`].
+    pub fn forget_sources(&self, trees: &BTreeSet<ManifestId>) -> Result<(), IndexError> {
+        for (source, bytes) in self.sources.rows()? {
+            if trees.contains(&decode(&bytes)?) {
+                self.sources.remove(&source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every record.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`]; then the index is to be filled anew.
+    pub fn check(&self) -> Result<(), IndexError> {
+        self.artifacts()?;
+        self.builds()?;
+        self.sources.rows()?.iter().try_for_each(|(_, bytes)| decode::<ManifestId>(bytes).map(drop))
     }
 
     /// Every judged build, in order of key.

@@ -32,6 +32,14 @@ impl Judged {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(digest);
     }
 
+    /// Forgets blobs that are here no more.
+    pub(super) fn forget(&self, digests: &[Digest]) {
+        let mut judged = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for digest in digests {
+            judged.remove(digest);
+        }
+    }
+
     /// Takes in an artifact with a verdict, if it is here.
     ///
     /// # Errors

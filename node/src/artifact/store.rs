@@ -20,9 +20,10 @@ mod tests;
 pub use batch::{Batch, FileChunks};
 
 use super::index::{Completeness, Index, IndexError};
+use super::need::{Need, Needed, Needs, source_digest};
 use super::{Checking, ChunkSource, Reading, sharing};
 pub(in crate::artifact) use inner::Inner;
-use protocol::codec::{self, CodecError};
+use protocol::codec::CodecError;
 use protocol::digest::Digest;
 use protocol::id::{BuildKey, ManifestId};
 use protocol::report::{Judged, Verdict};
@@ -34,6 +35,8 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio_util::bytes::Bytes;
 
 /// The largest blob, in bytes: that of the largest manifest.
@@ -80,6 +83,7 @@ pub enum StoreError {
 pub struct Store {
     inner: Arc<Inner>,
     judged: sharing::Judged,
+    needs: Needs,
 }
 
 /// What [`Store::add_artifact`] found.
@@ -157,10 +161,14 @@ impl Store {
         pooled(move || {
             let index = Index::open(&db)?;
             let inner = Inner::new(Box::new(disk::Disk::open(&dir)?), index, Reading::Blocks);
-            if !inner.index.is_whole()? {
+            let damage = inner.index.check().err();
+            if let Some(error) = &damage {
+                tracing::warn!(%error, "the index of the store is damaged; it is filled anew from what the store holds");
+            }
+            if damage.is_some() || !inner.index.is_whole()? {
                 inner.rebuild()?;
             }
-            Ok(Self { inner: Arc::new(inner), judged: sharing::Judged::default() })
+            Ok(Self { inner: Arc::new(inner), judged: sharing::Judged::default(), needs: Needs::default() })
         })
         .await
     }
@@ -169,7 +177,7 @@ impl Store {
     #[must_use]
     pub fn in_memory() -> Self {
         let inner = Inner::new(Box::new(memory::Memory::new()), Index::in_memory(), Reading::Immediate);
-        Self { inner: Arc::new(inner), judged: sharing::Judged::default() }
+        Self { inner: Arc::new(inner), judged: sharing::Judged::default(), needs: Needs::default() }
     }
 
     /// Those of `digests` that are not here, in the same order. The others count as wanted: a sweep of loose blobs spares them
@@ -234,7 +242,7 @@ impl Store {
     ///
     /// [`StoreError`].
     pub async fn source(&self, source: &Source) -> Result<Option<Manifest>, StoreError> {
-        let digest = Digest::of(&codec::encode(source));
+        let digest = source_digest(source);
         self.run(move |inner| match inner.index.source(&digest)? {
             Some(tree) if inner.has_artifact(tree)? => inner.manifest(tree),
             _ => Ok(None),
@@ -248,7 +256,7 @@ impl Store {
     ///
     /// [`StoreError`].
     pub async fn remember_source(&self, source: &Source, tree: ManifestId) -> Result<(), StoreError> {
-        let digest = Digest::of(&codec::encode(source));
+        let digest = source_digest(source);
         self.run(move |inner| Ok(inner.index.put_source(&digest, &tree)?)).await
     }
 
@@ -342,12 +350,60 @@ impl Store {
         self.run(move |inner| inner.unpin(digest)).await
     }
 
+    /// Keeps what is needed from being evicted as long as the answer lives.
+    pub fn need(&self, needed: Needed) -> Need {
+        self.needs.state(needed)
+    }
+
+    pub(super) fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    /// Bytes put here since the store was opened, so that whoever watches its size need not count blobs.
+    #[must_use]
+    pub fn put_bytes(&self) -> u64 {
+        self.inner.put_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Blobs found damaged since the store was opened.
+    #[must_use]
+    pub fn damages(&self) -> u64 {
+        self.inner.damages.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all blobs.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`].
+    pub async fn stored_bytes(&self) -> Result<u64, StoreError> {
+        self.run(|inner| Ok(inner.listed()?.iter().map(|blob| blob.len).sum())).await
+    }
+
+    /// Forgets a judged build whose artifact cannot be had any more; what is left of it goes by age.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn forget_judged(&self, key: BuildKey) -> Result<(), StoreError> {
+        self.run(move |inner| inner.forget_judged(&key)).await
+    }
+
     /// Reads every blob, puts the damaged ones in quarantine, and finds out anew which artifacts are complete.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     pub async fn verify(&self) -> Result<Scrub, StoreError> {
+        self.verify_slowly(Duration::ZERO).await
+    }
+
+    /// The same, with a pause after every few blobs, so that whoever builds or fetches does not notice.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn verify_slowly(&self, pause: Duration) -> Result<Scrub, StoreError> {
         /// Blobs read between two chances to stop.
         const STRETCH: usize = 64;
         let mut scrub = Scrub::default();
@@ -355,6 +411,9 @@ impl Store {
         for stretch in digests.chunks(STRETCH) {
             let stretch = stretch.to_vec();
             scrub = self.run(move |inner| inner.scrub(&stretch, scrub)).await?;
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
         }
         self.run(move |inner| inner.recount(scrub)).await
     }

@@ -8,7 +8,9 @@ use super::desk::{DeskBell, Word};
 use super::judge::judged;
 use super::ledger::{Ledger, LedgerError};
 use super::logs::{Logs, Outlook, Standing};
+use super::needs;
 use super::pull::Pulls;
+use crate::artifact::need::Needed;
 use crate::artifact::sharing::Granted;
 use crate::clock::Clock;
 use crate::hearsay::Hearsay;
@@ -120,6 +122,11 @@ impl Door {
             })
             .flatten()
             .collect()
+    }
+
+    /// What living jobs need of this coordinator's store.
+    pub async fn needed(&self) -> Needed {
+        needs::needed(&self.ledger).await
     }
 
     /// Volunteers that wait for work.

@@ -21,6 +21,7 @@ mod law;
 pub mod ledger;
 pub mod logs;
 pub mod mailer;
+mod needs;
 pub mod open;
 pub mod post;
 pub mod pull;

@@ -17,6 +17,7 @@ use super::running::Running;
 use super::verdicts::Verdicts;
 use super::workshop::{Made, Order, Stopped, Workshop};
 use crate::artifact::Store;
+use crate::artifact::need::{Need, Needed};
 use crate::chance::{Backoff, Chance};
 use crate::clock::Clock;
 use crate::coordinators::Coordinators;
@@ -189,6 +190,7 @@ impl Volunteer {
         let unwanted = stop.child_token();
         let log = BuildLog::new(LOG_BYTES);
         let Some(hold) = self.running.hold(lease, unwanted.clone(), log.clone()) else { return };
+        let need = self.store.need(Needed::by(&request.request.spec));
         bell.0.notify_one();
         tracing::info!(%lease, recipe = %request.request.recipe, key = %request.build_key.short(), "attempting");
         let order = Order { lease, slot, request: request.clone(), log: log.clone(), stop: unwanted };
@@ -201,7 +203,7 @@ impl Volunteer {
             Err(Stopped) if stop.is_cancelled() => self.hand_back(lease).await,
             Err(Stopped) => tracing::info!(%lease, "stopped: nobody wants it any more"),
         }
-        drop(hold);
+        drop((need, hold));
     }
 
     async fn refuse(&self, lease: LeaseId, reason: String) {
@@ -232,26 +234,38 @@ impl Volunteer {
         stop: &CancellationToken,
     ) {
         let bytes = log.to_bytes();
+        let need = match &made.outcome {
+            Outcome::Built { manifest, .. } => Some(self.store.need(Needed::tree(*manifest))),
+            _ => None,
+        };
         // The report need not wait for the disk on the log's behalf: a log that is lost in a crash is missed by nobody's build.
         let kept = self.store.put(vec![bytes.clone().into()]);
-        let told = self.tell(lease, request, self.sworn(lease, request, made, &bytes), stop);
+        let told = self.tell(lease, request, self.sworn(lease, request, made, &bytes), need, stop);
         let (kept, ()) = tokio::join!(kept, told);
         if let Err(error) = kept {
             tracing::warn!(%lease, %error, "the log cannot be kept");
         }
     }
 
-    async fn tell(&self, lease: LeaseId, request: &CheckedRequest, report: Report, stop: &CancellationToken) {
-        let built = matches!(report.outcome, Outcome::Built { .. });
+    /// `need` keeps what was built, until the farm has judged it.
+    async fn tell(
+        &self,
+        lease: LeaseId,
+        request: &CheckedRequest,
+        report: Report,
+        need: Option<Need>,
+        stop: &CancellationToken,
+    ) {
         let report = Signed::new(&report, self.farm, &self.secret);
         let mut backoff = Backoff::new(self.chance.clone(), Duration::from_millis(500), Duration::from_secs(60));
         loop {
             match self.coordinators.call(Control::Report(report.clone())).await {
-                Ok((_, Answer::Done)) if built => {
-                    tokio::spawn(self.verdicts().follow(request.clone(), stop.clone()));
+                Ok((_, Answer::Done)) => {
+                    if let Some(need) = need {
+                        tokio::spawn(self.verdicts().follow(request.clone(), need, stop.clone()));
+                    }
                     return;
                 }
-                Ok((_, Answer::Done)) => return,
                 Ok((_, Answer::Rejected(rejection))) => {
                     tracing::info!(%lease, %rejection, "the report was not taken");
                     return;

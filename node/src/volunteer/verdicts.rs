@@ -4,6 +4,7 @@
 //! that was restarted meanwhile, or was away, goes through the farm's latest builds and keeps the verdicts on those it has.
 
 use crate::artifact::Store;
+use crate::artifact::need::Need;
 use crate::chance::{Backoff, Chance};
 use crate::coordinators::Coordinators;
 use crate::network::Network;
@@ -31,14 +32,16 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// Waits for the verdict on what was built here, keeps it, and says in the DHT that the artifact is here.
-    pub(super) async fn follow(self, request: CheckedRequest, stop: CancellationToken) {
+    /// Waits for the verdict on what was built here, keeps it, and says in the DHT that the artifact is here. The artifact is
+    /// needed until then.
+    pub(super) async fn follow(self, request: CheckedRequest, need: Need, stop: CancellationToken) {
         let following = self.until_judged(&request);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             () = following => {}
         }
+        drop(need);
     }
 
     async fn until_judged(&self, request: &CheckedRequest) {

@@ -27,6 +27,7 @@ use crate::signed::Signed;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// The most ended leases that a living job remembers, so that their late reports count.
 pub const MAX_PAST_LEASES: usize = 32;
@@ -311,6 +312,12 @@ impl Jobs {
 
     pub(super) fn by_key(&self, key: &BuildKey) -> Option<JobId> {
         self.by_key.get(key).copied()
+    }
+
+    /// Living jobs after `after`, in the order of their ids.
+    pub(super) fn ids_after(&self, after: Option<JobId>) -> impl Iterator<Item = JobId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.jobs.range((from, Bound::Unbounded)).map(|(id, _)| *id)
     }
 
     pub(super) fn insert(&mut self, id: JobId, job: Job) {

@@ -167,6 +167,11 @@ impl Farm {
         })
     }
 
+    /// Living jobs after `after`, in the order of their ids: for whoever reads all of them a page at a time.
+    pub fn jobs_after(&self, after: Option<JobId>) -> impl Iterator<Item = JobView<'_>> {
+        self.jobs.ids_after(after).filter_map(|id| self.job(id))
+    }
+
     /// The living job for a build key.
     #[must_use]
     pub fn job_of(&self, key: &BuildKey) -> Option<JobId> {

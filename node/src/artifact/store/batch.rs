@@ -7,6 +7,7 @@ use protocol::id::ManifestId;
 use protocol::tree::{CHUNK_BYTES, Manifest};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::bytes::Bytes;
 
@@ -163,7 +164,10 @@ impl Aside {
         }
         let staged = match self.inner.shelf.touch(&digest)? {
             Presence::Here => Staged { digest, place: Place::Shelf },
-            Presence::Absent => self.inner.shelf.stage(&digest, bytes)?,
+            Presence::Absent => {
+                self.inner.put_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                self.inner.shelf.stage(&digest, bytes)?
+            }
         };
         self.staged().insert(digest, staged);
         Ok(())

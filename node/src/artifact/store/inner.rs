@@ -10,7 +10,8 @@ use protocol::id::{BuildKey, ManifestId};
 use protocol::report::{MAX_REPORTS, Outcome, Report, Verdict};
 use protocol::time::Timestamp;
 use protocol::tree::Manifest;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::bytes::Bytes;
@@ -29,22 +30,34 @@ pub(in crate::artifact) struct Inner {
     pub(super) shelf: Box<dyn Shelf>,
     pub(in crate::artifact) index: Index,
     pub(super) reading: Reading,
-    /// Digests verified since the store was opened, for serving.
-    checked: Mutex<BTreeSet<Digest>>,
+    /// Digests verified since the store was opened, for serving, and when each was served last.
+    checked: Mutex<BTreeMap<Digest, Timestamp>>,
+    /// Bytes put since the store was opened.
+    pub(super) put_bytes: AtomicU64,
+    /// Blobs found damaged since the store was opened.
+    pub(super) damages: AtomicU64,
     /// Held while records of artifacts and builds change together.
     records: Mutex<()>,
 }
 
 impl Inner {
     pub(super) fn new(shelf: Box<dyn Shelf>, index: Index, reading: Reading) -> Self {
-        Self { shelf, index, reading, checked: Mutex::default(), records: Mutex::default() }
+        Self {
+            shelf,
+            index,
+            reading,
+            checked: Mutex::default(),
+            put_bytes: AtomicU64::new(0),
+            damages: AtomicU64::new(0),
+            records: Mutex::default(),
+        }
     }
 
     pub(in crate::artifact) fn records(&self) -> MutexGuard<'_, ()> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn checked(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+    fn checked(&self) -> MutexGuard<'_, BTreeMap<Digest, Timestamp>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -68,6 +81,7 @@ impl Inner {
         }
         tracing::warn!(%digest, "a blob of the store is damaged; it is in quarantine now");
         self.shelf.quarantine(digest)?;
+        self.damages.fetch_add(1, Ordering::Relaxed);
         self.checked().remove(digest);
         self.mark_partial(digest)?;
         Ok(None)
@@ -76,7 +90,8 @@ impl Inner {
     /// The blob, compared with its digest the first time. The receiver compares every time.
     pub(super) fn read_to_serve(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         self.note_use(&ManifestId(*digest))?;
-        if self.checked().contains(digest) {
+        let was_checked = self.checked().get_mut(digest).map(|served| *served = self.shelf.now()).is_some();
+        if was_checked {
             return Ok(self.shelf.read(digest)?);
         }
         let found = self.read(digest)?;
@@ -85,9 +100,14 @@ impl Inner {
             if checked.len() >= MAX_CHECKED {
                 checked.clear();
             }
-            checked.insert(*digest);
+            checked.insert(*digest, self.shelf.now());
         }
         Ok(found)
+    }
+
+    /// What was served to somebody since then.
+    pub(in crate::artifact) fn served_since(&self, since: Timestamp) -> BTreeSet<Digest> {
+        self.checked().iter().filter(|(_, served)| **served >= since).map(|(digest, _)| *digest).collect()
     }
 
     fn note_use(&self, id: &ManifestId) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::artifact::eviction::Policy;
 use crate::artifact::index::Completeness;
+use crate::artifact::need::Needed;
 use protocol::id::{FarmId, LeaseId, ReportId};
 use protocol::report::{Fingerprint, Holding, Outcome, Report, Reproducibility, Smoke, Verdict};
 use protocol::signed::{Payload, SecretKey, Signed};
@@ -12,6 +13,15 @@ use protocol::tree::{CHUNK_BYTES, Entry, Mode, Node, TreePath};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Room for nothing, and patience with everything else.
+const POLICY: Policy = Policy {
+    max_bytes: 0,
+    down_to_bytes: 0,
+    idle_for: Duration::ZERO,
+    unjudged_for: Duration::from_secs(86_400),
+    loose_for: Duration::from_secs(3_600),
+};
 
 /// A home on a disk, whose store can be opened again and again.
 struct Home {
@@ -296,18 +306,18 @@ async fn eviction_takes_the_least_used_spares_the_pinned_and_keeps_what_is_share
         a_later_moment(&store).await;
         let newest = artifact(&store, with(3)).await;
 
-        let roomy = Policy { max_bytes: u64::MAX, loose_for: Duration::from_secs(3_600) };
-        assert_eq!(store.plan_eviction(roomy).await.unwrap().manifests().count(), 0);
-        let stored_bytes = store.plan_eviction(roomy).await.unwrap().stored_bytes;
+        let roomy = Policy { max_bytes: u64::MAX, ..POLICY };
+        assert_eq!(store.plan_eviction(roomy, Needed::default()).await.unwrap().manifests().count(), 0);
+        let stored_bytes = store.plan_eviction(roomy, Needed::default()).await.unwrap().stored_bytes;
 
-        let tight = Policy { max_bytes: stored_bytes - 1, ..roomy };
-        let plan = store.plan_eviction(tight).await.unwrap();
+        let tight = Policy { max_bytes: stored_bytes - 1, down_to_bytes: stored_bytes - 1, ..roomy };
+        let plan = store.plan_eviction(tight, Needed::default()).await.unwrap();
         assert_eq!(plan.manifests().collect::<Vec<_>>(), [oldest.id()]);
         assert_eq!(plan.build_keys().collect::<Vec<_>>(), [key]);
         assert_eq!(store.builds().await.unwrap()[0].completeness, Completeness::Complete, "a plan deletes nothing");
 
         let remaining_bytes = plan.remaining_bytes;
-        let evicted = store.evict(plan).await.unwrap();
+        let evicted = store.evict(plan, Needed::default()).await.unwrap();
         assert_eq!((evicted.manifests, evicted.spared), (vec![oldest.id()], vec![]));
         assert_eq!(evicted.freed_bytes, stored_bytes - remaining_bytes);
         assert_eq!(store.judged(key).await.unwrap(), None);
@@ -326,15 +336,15 @@ async fn eviction_spares_what_was_pinned_after_the_plan() {
         let manifest = artifact(&store, blob(1, 1_000)).await;
         let (key, word) = judged(1, &manifest, None);
         store.keep_judged(key, word, "r".to_owned()).await.unwrap();
-        let nothing = Policy { max_bytes: 0, loose_for: Duration::from_secs(3_600) };
-        let plan = store.plan_eviction(nothing).await.unwrap();
+        let nothing = Policy { max_bytes: 0, ..POLICY };
+        let plan = store.plan_eviction(nothing, Needed::default()).await.unwrap();
         store.pin(manifest.id().0).await.unwrap();
-        let evicted = store.evict(plan).await.unwrap();
+        let evicted = store.evict(plan, Needed::default()).await.unwrap();
         assert_eq!((evicted.manifests, evicted.spared, evicted.freed_bytes), (vec![], vec![key], 0));
         store.unpin(manifest.id().0).await.unwrap();
-        let plan = store.plan_eviction(nothing).await.unwrap();
-        assert_eq!(store.evict(plan).await.unwrap().manifests, [manifest.id()]);
-        assert_eq!(store.plan_eviction(nothing).await.unwrap().stored_bytes, 0);
+        let plan = store.plan_eviction(nothing, Needed::default()).await.unwrap();
+        assert_eq!(store.evict(plan, Needed::default()).await.unwrap().manifests, [manifest.id()]);
+        assert_eq!(store.plan_eviction(nothing, Needed::default()).await.unwrap().stored_bytes, 0);
     })
     .await;
 }
@@ -344,18 +354,104 @@ async fn eviction_spares_chunks_that_were_put_again_after_the_plan() {
     on_both(async |store| {
         let content = blob(1, 1_000);
         let manifest = artifact(&store, content.clone()).await;
-        let nothing = Policy { max_bytes: 0, loose_for: Duration::from_secs(3_600) };
-        let plan = store.plan_eviction(nothing).await.unwrap();
+        let nothing = Policy { max_bytes: 0, ..POLICY };
+        let plan = store.plan_eviction(nothing, Needed::default()).await.unwrap();
         // The system stamps files with a clock that ticks every few milliseconds.
         let planned = store.inner.now();
         while store.inner.now().since(planned) < Duration::from_millis(20) {
             a_later_moment(&store).await;
         }
         let digest = store.put(vec![content]).await.unwrap()[0];
-        assert_eq!(store.evict(plan).await.unwrap().manifests, [manifest.id()]);
+        assert_eq!(store.evict(plan, Needed::default()).await.unwrap().manifests, [manifest.id()]);
         assert_eq!(store.missing(vec![digest, manifest.id().0]).await.unwrap(), [manifest.id().0]);
     })
     .await;
+}
+
+#[tokio::test]
+async fn eviction_spares_what_is_needed_and_what_is_being_served() {
+    on_both(async |store| {
+        let needed = artifact(&store, blob(1, 100)).await;
+        let served = artifact(&store, blob(2, 100)).await;
+        let asked_for = artifact(&store, blob(3, 100)).await;
+        let gone = artifact(&store, blob(4, 100)).await;
+        let need = store.need(Needed::tree(needed.id()));
+        ChunkSource::read(&store, &Digest::of(&blob(2, 100))).unwrap();
+        let from_outside = Needed::tree(asked_for.id());
+        let plan = store.plan_eviction(POLICY, from_outside.clone()).await.unwrap();
+        assert_eq!(plan.manifests().collect::<Vec<_>>(), [gone.id()]);
+        assert_eq!(store.evict(plan, from_outside).await.unwrap().manifests, [gone.id()]);
+        for spared in [&needed, &served, &asked_for] {
+            assert!(store.whole(spared.id()).await.unwrap().is_some());
+        }
+        drop(need);
+        let plan = store.plan_eviction(POLICY, Needed::default()).await.unwrap();
+        let going: BTreeSet<_> = plan.manifests().collect();
+        assert_eq!(going, [needed.id(), asked_for.id()].into());
+        let late = store.need(Needed::tree(needed.id()));
+        assert_eq!(store.evict(plan, Needed::default()).await.unwrap().manifests, [asked_for.id()]);
+        drop(late);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_verdict_stands_behind_goes_by_age_and_its_source_is_forgotten() {
+    let store = Store::in_memory();
+    let (judged_build, unjudged) = (artifact(&store, blob(1, 100)).await, artifact(&store, blob(2, 100)).await);
+    let (key, word) = judged(1, &judged_build, None);
+    store.keep_judged(key, word, "r".to_owned()).await.unwrap();
+    let git = |digit: &str| Source::Git {
+        url: "https://example.org/a.git".parse().unwrap(),
+        commit: digit.repeat(40).parse().unwrap(),
+    };
+    let (old, new) = (git("a"), git("b"));
+    store.remember_source(&old, unjudged.id()).await.unwrap();
+    let policy = Policy { max_bytes: u64::MAX, down_to_bytes: u64::MAX, ..POLICY };
+    let evict = async || {
+        let plan = store.plan_eviction(policy, Needed::default()).await.unwrap();
+        store.evict(plan, Needed::default()).await.unwrap().manifests
+    };
+    assert_eq!(evict().await, []);
+    tokio::time::sleep(POLICY.unjudged_for + Duration::from_secs(1)).await;
+    let newer = artifact(&store, blob(3, 100)).await;
+    store.remember_source(&new, newer.id()).await.unwrap();
+    assert_eq!(evict().await, [unjudged.id()]);
+    assert_eq!(store.source(&old).await.unwrap(), None);
+    assert_eq!(store.source(&new).await.unwrap(), Some(newer));
+    assert!(store.has_artifact(judged_build.id()).await.unwrap(), "a verdict stands behind it");
+    assert!(store.missing(vec![unjudged.id().0]).await.unwrap().len() == 1);
+}
+
+#[tokio::test]
+async fn room_is_made_down_to_the_lower_mark() {
+    on_both(async |store| {
+        for seed in 1..=4 {
+            artifact(&store, blob(seed, 1_000)).await;
+            a_later_moment(&store).await;
+        }
+        let stored_bytes = store.stored_bytes().await.unwrap();
+        let policy = Policy { max_bytes: stored_bytes - 1, down_to_bytes: stored_bytes / 2, ..POLICY };
+        let plan = store.plan_eviction(policy, Needed::default()).await.unwrap();
+        assert_eq!(plan.manifests().count(), 2);
+        assert!(plan.remaining_bytes <= policy.down_to_bytes);
+        store.evict(plan, Needed::default()).await.unwrap();
+        assert_eq!(store.stored_bytes().await.unwrap(), stored_bytes / 2);
+        assert_eq!(store.plan_eviction(policy, Needed::default()).await.unwrap().manifests().count(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_index_with_records_that_cannot_be_read_is_filled_anew() {
+    let home = Home::new();
+    let store = home.open().await;
+    let manifest = artifact(&store, blob(1, 100)).await;
+    drop(store);
+    let tree = home.db.open_tree("artifact.manifests").unwrap();
+    tree.insert(manifest.id().0.as_bytes(), b"\x01nonsense").unwrap();
+    let store = home.open().await;
+    assert!(store.has_artifact(manifest.id()).await.unwrap());
 }
 
 #[tokio::test]
@@ -364,13 +460,13 @@ async fn loose_blobs_go_when_nobody_has_asked_for_a_while() {
         let loose = store.put(vec![blob(1, 10), blob(2, 10)]).await.unwrap();
         store.pin(loose[1]).await.unwrap();
         let kept = artifact(&store, blob(3, 10)).await;
-        let patient = Policy { max_bytes: u64::MAX, loose_for: Duration::from_secs(3_600) };
-        let plan = store.plan_eviction(patient).await.unwrap();
-        assert_eq!(store.evict(plan).await.unwrap().freed_bytes, 0);
+        let patient = Policy { max_bytes: u64::MAX, ..POLICY };
+        let plan = store.plan_eviction(patient, Needed::default()).await.unwrap();
+        assert_eq!(store.evict(plan, Needed::default()).await.unwrap().freed_bytes, 0);
         a_later_moment(&store).await;
         let hasty = Policy { loose_for: Duration::ZERO, ..patient };
-        let plan = store.plan_eviction(hasty).await.unwrap();
-        assert_eq!(store.evict(plan).await.unwrap().freed_bytes, 10);
+        let plan = store.plan_eviction(hasty, Needed::default()).await.unwrap();
+        assert_eq!(store.evict(plan, Needed::default()).await.unwrap().freed_bytes, 10);
         assert_eq!(store.missing(loose.clone()).await.unwrap(), loose[..1]);
         assert!(store.has_artifact(kept.id()).await.unwrap());
     })

@@ -1,0 +1,263 @@
+//! The upkeep of a store as long as a daemon runs: room is made, and damage is mended.
+//!
+//! ```text
+//!           grown, damaged, or seldom                      nobody has it
+//!  watch ──────────► look ─► partial builds ─► fetch again ──────────────► part, forget
+//!                     │
+//!                     └───► too large, too old ─► plan ─► withdraw, tell the farm ─► evict
+//!  scrub, every week: every blob is read, slowly
+//! ```
+//!
+//! What is judged goes only after its provider record is withdrawn and the farm has heard that it is lost; while nobody
+//! hears, it stays. Looking costs a walk through the folders of the store, so it is done when enough was put since the last
+//! time. What the farm needs of this store, and how it is told, is the part of whoever starts this ([`Ties`]).
+
+use super::eviction::{Evicted, Policy};
+use super::gather;
+use super::index::Completeness;
+use super::need::Needed;
+use super::store::{KeptBuild, Store, StoreError};
+use crate::chance::Chance;
+use crate::network::Network;
+use futures::future::BoxFuture;
+use protocol::id::{BuildKey, PeerKey};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is asked whether there is a reason to look.
+const WATCH: Duration = Duration::from_secs(5);
+/// How often the store is looked at without one.
+const SELDOM: Duration = Duration::from_secs(600);
+/// How soon a look is repeated when something remained to be done.
+const AGAIN: Duration = Duration::from_secs(60);
+/// A look is worth its price when the store may have grown by this part of its limit.
+const GROWN_PART: u64 = 16;
+/// How often loose blobs are swept away although nothing else had to go.
+const SWEEP: Duration = Duration::from_secs(3_600);
+/// How often every blob is read again, and how long after the start that is done first.
+const SCRUB: Duration = Duration::from_secs(7 * 24 * 3_600);
+const FIRST_SCRUB: Duration = Duration::from_secs(12 * 3_600);
+/// Between two stretches of blobs of a scrub.
+const SCRUB_PAUSE: Duration = Duration::from_millis(500);
+/// How long providers of a damaged build are looked for, and how many are asked.
+const PROVIDERS_WITHIN: Duration = Duration::from_secs(10);
+const PROVIDERS_ASKED: usize = 8;
+/// How long whatever no verdict stands behind is kept.
+const UNJUDGED_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// How long an artifact is spared by size after its last use.
+const IDLE_FOR: Duration = Duration::from_secs(10);
+
+/// Everything that is not pinned, not needed and not being fetched.
+pub const EVERYTHING: Policy = Policy {
+    max_bytes: 0,
+    down_to_bytes: 0,
+    idle_for: Duration::ZERO,
+    unjudged_for: UNJUDGED_FOR,
+    loose_for: Duration::from_secs(3_600),
+};
+
+/// The policy of a daemon whose store may have `max_bytes`: room is made down to seven eighths.
+#[must_use]
+pub const fn policy(max_bytes: u64) -> Policy {
+    Policy {
+        max_bytes,
+        down_to_bytes: max_bytes - max_bytes / 8,
+        idle_for: IDLE_FOR,
+        unjudged_for: UNJUDGED_FOR,
+        loose_for: UNJUDGED_FOR,
+    }
+}
+
+/// Whether the farm has heard something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A coordinator has.
+    Yes,
+    /// None could be reached.
+    No,
+}
+
+/// What ties a store to the farm.
+pub trait Ties: Debug + Send + Sync {
+    /// What the farm still needs from here: sources of waiting jobs, artifacts that are being kept.
+    fn needed(&self) -> BoxFuture<'_, Needed>;
+
+    /// Tells the farm that this peer holds the build no more.
+    fn lose(&self, key: BuildKey) -> BoxFuture<'_, Heard>;
+}
+
+/// Keeps a store within its bounds and whole.
+#[derive(Clone, Debug)]
+pub struct Upkeep {
+    /// The store.
+    pub store: Store,
+    /// Where provider records are withdrawn and damaged artifacts fetched again.
+    pub network: Network,
+    /// What ties the store to the farm.
+    pub ties: Arc<dyn Ties>,
+    /// Jitter.
+    pub chance: Chance,
+    /// Bytes that the store may have.
+    pub max_bytes: u64,
+}
+
+/// Whether a look has done everything it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Done,
+    /// Something is to be tried again soon.
+    Unfinished,
+}
+
+impl Upkeep {
+    /// Serves until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.scrub_now_and_then() => {}
+            () = self.watch() => {}
+        }
+    }
+
+    async fn watch(&self) {
+        let (mut put, mut damages, mut swept) = (0, 0, None);
+        let mut next_look = Instant::now();
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let grown = self.store.put_bytes() - put >= self.max_bytes / GROWN_PART;
+            let is_damaged = self.store.damages() > damages;
+            let now = Instant::now();
+            if !grown && !is_damaged && now < next_look {
+                continue;
+            }
+            (put, damages) = (self.store.put_bytes(), self.store.damages());
+            let sweep = swept.is_none_or(|at: Instant| at.elapsed() >= SWEEP);
+            let look = match self.look(if sweep { Sweep::Due } else { Sweep::NotYet }).await {
+                Ok(look) => look,
+                Err(error) => {
+                    tracing::warn!(%error, "the store cannot be looked after");
+                    Look::Unfinished
+                }
+            };
+            if sweep {
+                swept = Some(now);
+            }
+            next_look = Instant::now() + self.chance.around(if look == Look::Done { SELDOM } else { AGAIN });
+        }
+    }
+
+    async fn look(&self, sweep: Sweep) -> Result<Look, StoreError> {
+        let mut look = Look::Done;
+        for build in self.store.builds().await?.iter().filter(|build| build.completeness == Completeness::Partial) {
+            if self.mend(build).await? == Look::Unfinished {
+                look = Look::Unfinished;
+            }
+        }
+        let evicted = self.make_room(policy(self.max_bytes), sweep).await?;
+        if !evicted.manifests.is_empty() {
+            tracing::info!(artifacts = evicted.manifests.len(), bytes = evicted.freed_bytes, "room was made");
+        }
+        Ok(if evicted.spared.is_empty() { look } else { Look::Unfinished })
+    }
+
+    /// Removes what must go, after the farm has heard of it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn make_room(&self, policy: Policy, sweep: Sweep) -> Result<Evicted, StoreError> {
+        let mut plan = self.store.plan_eviction(policy, Needed::default()).await?;
+        if plan.manifests().next().is_none() && sweep == Sweep::NotYet {
+            return Ok(Evicted::default());
+        }
+        // Asking the farm may mean reading a long queue, so it is asked only when something would go.
+        plan = self.store.plan_eviction(policy, self.ties.needed().await).await?;
+        let mut unheard = BTreeSet::new();
+        for key in plan.build_keys().collect::<Vec<_>>() {
+            if self.part(key).await == Heard::No {
+                unheard.insert(key);
+            }
+        }
+        plan.spare(&unheard);
+        let needed = self.ties.needed().await;
+        let mut evicted = self.store.evict(plan, needed).await?;
+        evicted.spared.extend(unheard);
+        for key in &evicted.spared {
+            // A closed network means that the node is ending.
+            let _closed = self.network.provide(*key).await;
+        }
+        Ok(evicted)
+    }
+
+    /// Withdraws the provider record and tells the farm.
+    async fn part(&self, key: BuildKey) -> Heard {
+        // A closed network means that the node is ending; then nobody hears the rest either.
+        let _closed = self.network.withdraw(key).await;
+        self.ties.lose(key).await
+    }
+
+    /// Fetches again what is missing of a judged build, or parts with it.
+    async fn mend(&self, build: &KeptBuild) -> Result<Look, StoreError> {
+        let providers = self.providers(build.build_key).await;
+        match gather::tree_into_store(&self.network, &self.store, build.manifest, providers).await {
+            Ok(_) => {
+                tracing::info!(key = %build.build_key.short(), "a damaged artifact was fetched again");
+                let _closed = self.network.provide(build.build_key).await;
+                return Ok(Look::Done);
+            }
+            Err(error) => tracing::warn!(key = %build.build_key.short(), %error, "a damaged artifact is lost here"),
+        }
+        match self.part(build.build_key).await {
+            Heard::Yes => self.store.forget_judged(build.build_key).await.map(|()| Look::Done),
+            Heard::No => Ok(Look::Unfinished),
+        }
+    }
+
+    async fn providers(&self, key: BuildKey) -> Vec<PeerKey> {
+        let local = self.network.local();
+        let mut found = Vec::new();
+        let Ok(mut told) = self.network.find_providers(key).await else { return found };
+        let listening = async {
+            while let Some(peer) = told.recv().await {
+                if peer != local && !found.contains(&peer) {
+                    found.push(peer);
+                }
+                if found.len() == PROVIDERS_ASKED {
+                    break;
+                }
+            }
+        };
+        // Who has turned up by then is enough.
+        let _late = tokio::time::timeout(PROVIDERS_WITHIN, listening).await;
+        found
+    }
+
+    async fn scrub_now_and_then(&self) {
+        let mut pause = FIRST_SCRUB;
+        loop {
+            tokio::time::sleep(self.chance.around(pause)).await;
+            pause = SCRUB;
+            match self.store.verify_slowly(SCRUB_PAUSE).await {
+                // What it has put aside counts as damage, which the watch sees.
+                Ok(scrub) => {
+                    tracing::info!(blobs = scrub.blobs, damaged = scrub.damaged.len(), "the store was read again")
+                }
+                Err(error) => tracing::warn!(%error, "the store could not be read again"),
+            }
+        }
+    }
+}
+
+/// Whether blobs that belong to nothing are looked for although no artifact has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sweep {
+    /// They are.
+    Due,
+    /// Only together with something else.
+    NotYet,
+}

@@ -1,0 +1,221 @@
+//! Opening the store of a home and the database of its index.
+//!
+//! The index holds nothing that is not true elsewhere: artifacts and verdicts lie in the store, snapshots beside the farm's
+//! log. So a database that cannot be opened or read is set aside, under a name that says when, and a new one is filled from
+//! the store: a node with a damaged index starts, with a warning. What is set aside is never empty state in disguise: an error
+//! of the disk itself (no space, no permission, a failing read) stops the start, for nothing would be better with a new
+//! database. A database many times larger than what is in it is written anew.
+
+use crate::artifact::Store;
+use crate::artifact::index::IndexError;
+use crate::artifact::store::StoreError;
+use crate::home::{Home, HomeError};
+use crate::node::StartError;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The folder of the database, in the home.
+const FOLDER: &str = "index";
+/// How the name of one that was set aside begins; seconds since 1970 follow.
+const ASIDE: &str = "index.damaged-";
+/// How many of those stay.
+const ASIDE_KEPT: usize = 2;
+/// While it is written anew.
+const ANEW: &str = "index.new";
+/// A database that takes no more than this is never written anew.
+const SMALL_BYTES: u64 = 64 << 20;
+/// How many times the bytes of its records a database may take.
+const BLOAT: u64 = 16;
+
+/// Opens both; the home is locked by the caller.
+///
+/// # Errors
+///
+/// [`StartError`].
+pub(crate) async fn open(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), StartError> {
+    let error = match open_both(home, cache_bytes).await {
+        Err(error) if is_damage(&error) => error,
+        other => return other,
+    };
+    let aside = set_aside(home).map_err(StartError::Home)?;
+    tracing::warn!(
+        %error,
+        aside = %aside.display(),
+        "the index of this home is damaged: it was set aside, and is made anew from the store"
+    );
+    open_both(home, cache_bytes).await
+}
+
+/// Bytes that the disk of a home has free; none when that cannot be told.
+pub(crate) fn free_bytes(home: &Home) -> u64 {
+    match rustix::fs::statvfs(home.path()) {
+        Ok(seen) => seen.f_bavail.saturating_mul(seen.f_frsize),
+        Err(error) => {
+            tracing::warn!(%error, "how much of the disk is free cannot be told");
+            0
+        }
+    }
+}
+
+async fn open_both(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), StartError> {
+    let path = home.folder(FOLDER)?;
+    let opening = tokio::task::spawn_blocking(move || open_database(&path, cache_bytes));
+    // sled panics on some damage.
+    let index = opening.await.unwrap_or_else(|_| Err(sled::Error::ReportableBug("it gave up".to_owned())))?;
+    let store = Store::open(&home.folder("store")?, &index).await?;
+    Ok((index, store))
+}
+
+fn open_database(path: &Path, cache_bytes: u64) -> Result<sled::Db, sled::Error> {
+    let config = |path: &Path| {
+        sled::Config::new().path(path).mode(sled::Mode::LowSpace).cache_capacity(cache_bytes).flush_every_ms(Some(500))
+    };
+    let anew = path.with_file_name(ANEW);
+    // Left by a crash while it was written.
+    absent_is_fine(fs::remove_dir_all(&anew))?;
+    let index = config(path).open()?;
+    // Whatever cannot be read is found now, not in the middle of a build.
+    let content_bytes = content_bytes(&index)?;
+    if !is_bloated(index.size_on_disk()?, content_bytes) {
+        return Ok(index);
+    }
+    tracing::info!(content_bytes, on_disk = index.size_on_disk()?, "the index is written anew: it has grown too large");
+    let copy = config(&anew).open()?;
+    copy_rows(&index, &copy)?;
+    drop((index, copy));
+    fs::remove_dir_all(path)?;
+    fs::rename(&anew, path)?;
+    config(path).open()
+}
+
+fn is_bloated(on_disk: u64, content_bytes: u64) -> bool {
+    on_disk > SMALL_BYTES.max(content_bytes.saturating_mul(BLOAT))
+}
+
+fn content_bytes(index: &sled::Db) -> Result<u64, sled::Error> {
+    let mut bytes = 0;
+    for name in index.tree_names() {
+        for row in &index.open_tree(name)? {
+            let (key, value) = row?;
+            bytes += (key.len() + value.len()) as u64;
+        }
+    }
+    Ok(bytes)
+}
+
+fn copy_rows(from: &sled::Db, to: &sled::Db) -> Result<(), sled::Error> {
+    for name in from.tree_names() {
+        let copy = to.open_tree(&name)?;
+        for row in &from.open_tree(&name)? {
+            let (key, value) = row?;
+            copy.insert(key, value)?;
+        }
+    }
+    to.flush().map(drop)
+}
+
+/// Whether a new database would do what this one does not.
+fn is_damage(error: &StartError) -> bool {
+    let (StartError::Index(error) | StartError::Store(StoreError::Index(IndexError::Database(error)))) = error else {
+        return false;
+    };
+    match error {
+        sled::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        _ => true,
+    }
+}
+
+/// Gives the database another name and says which. Only the last few are kept.
+fn set_aside(home: &Home) -> Result<PathBuf, HomeError> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let aside = home.path().join(format!("{ASIDE}{seconds}"));
+    let failed = |error| HomeError::Io { path: aside.clone(), error };
+    let mut older = Vec::new();
+    for entry in fs::read_dir(home.path()).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ASIDE)) {
+            older.push(path);
+        }
+    }
+    older.sort();
+    while older.len() >= ASIDE_KEPT {
+        absent_is_fine(fs::remove_dir_all(older.remove(0))).map_err(failed)?;
+    }
+    // Two within a second: the later one is the one to look at.
+    absent_is_fine(fs::remove_dir_all(&aside)).map_err(failed)?;
+    fs::rename(home.path().join(FOLDER), &aside).map_err(failed)?;
+    Ok(aside)
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const CACHE_BYTES: u64 = 1 << 20;
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_is_set_aside_and_filled_from_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let (index, store) = open(&home, CACHE_BYTES).await.unwrap();
+        let digest = store.put(vec![b"kept".to_vec().into()]).await.unwrap()[0];
+        index.open_tree("raft").unwrap().insert(b"current", b"record").unwrap();
+        index.flush().unwrap();
+        drop((index, store));
+
+        let noise = |seed: u8| (0..4_096).map(|at: usize| (at as u8).wrapping_mul(113) ^ seed).collect::<Vec<_>>();
+        for round in 0..4 {
+            for name in ["conf", "db"] {
+                fs::write(home.path().join(FOLDER).join(name), noise(round)).unwrap();
+            }
+            let (_index, store) = open(&home, CACHE_BYTES).await.unwrap();
+            assert!(store.get(&digest).await.unwrap().is_some());
+        }
+        let aside = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let aside: Vec<_> = aside.filter(|name| name.starts_with(ASIDE)).collect();
+        assert!((1..=ASIDE_KEPT).contains(&aside.len()), "{aside:?}");
+    }
+
+    #[test]
+    fn an_error_of_the_disk_is_no_damage() {
+        let of = |kind: io::ErrorKind| is_damage(&StartError::Index(sled::Error::Io(kind.into())));
+        assert!(!of(io::ErrorKind::StorageFull) && !of(io::ErrorKind::PermissionDenied) && !of(io::ErrorKind::Other));
+        assert!(of(io::ErrorKind::InvalidData) && of(io::ErrorKind::UnexpectedEof));
+        assert!(is_damage(&StartError::Index(sled::Error::Corruption { at: None, bt: () })));
+    }
+
+    #[test]
+    fn a_database_written_anew_has_every_row_of_every_tree() {
+        let databases = [(), ()].map(|()| sled::Config::new().temporary(true).open().unwrap());
+        let rows = |index: &sled::Db, tree: &str| -> Vec<_> {
+            index.open_tree(tree).unwrap().iter().map(|row| row.unwrap()).collect()
+        };
+        for (tree, count) in [("one", 1_000_u32), ("two", 1)] {
+            let tree = databases[0].open_tree(tree).unwrap();
+            for nr in 0..count {
+                tree.insert(nr.to_be_bytes(), nr.to_le_bytes().repeat(8)).unwrap();
+            }
+        }
+        copy_rows(&databases[0], &databases[1]).unwrap();
+        for tree in ["one", "two"] {
+            assert_eq!(rows(&databases[0], tree), rows(&databases[1], tree));
+        }
+        assert_eq!(content_bytes(&databases[1]).unwrap(), 1_001 * 36);
+    }
+
+    #[test]
+    fn only_a_large_database_with_little_in_it_is_bloated() {
+        assert!(!is_bloated(SMALL_BYTES, 0) && is_bloated(SMALL_BYTES + 1, 0));
+        assert!(!is_bloated(16 << 30, 1 << 30) && is_bloated((16 << 30) + 1, 1 << 30));
+    }
+}
