@@ -27,6 +27,7 @@ mod mail_server;
 mod matrix;
 mod queue;
 mod reproducible;
+mod store;
 mod stranger;
 mod toolchain;
 mod verbs;

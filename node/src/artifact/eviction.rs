@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A peer that has got a piece of an artifact this lately is taken to want the rest of it.
-const SERVED_LATELY: Duration = Duration::from_secs(60);
+const SERVED_LATELY: Duration = Duration::from_secs(30);
 
 /// How large a store may be, and how old what nobody asked to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,12 @@ impl Plan {
     /// The artifacts that will go.
     pub fn manifests(&self) -> impl Iterator<Item = ManifestId> {
         self.artifacts.iter().map(|doomed| doomed.manifest)
+    }
+
+    /// Bytes that remain above `policy`, because what they belong to is in use.
+    #[must_use]
+    pub fn excess_bytes(&self, policy: Policy) -> u64 {
+        self.remaining_bytes.saturating_sub(policy.max_bytes)
     }
 
     /// Takes the artifacts of these builds out of the plan.

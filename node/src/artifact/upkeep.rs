@@ -33,7 +33,7 @@ const WATCH: Duration = Duration::from_secs(5);
 /// How often the store is looked at without one.
 const SELDOM: Duration = Duration::from_secs(600);
 /// How soon a look is repeated when something remained to be done.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(20);
 /// A look is worth its price when the store may have grown by this part of its limit.
 const GROWN_PART: u64 = 16;
 /// How often loose blobs are swept away although nothing else had to go.
@@ -105,6 +105,15 @@ pub struct Upkeep {
     pub max_bytes: u64,
 }
 
+/// What making room has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// What went.
+    pub evicted: Evicted,
+    /// Bytes above the policy that had to stay, because somebody works with them.
+    pub excess_bytes: u64,
+}
+
 /// Whether a look has done everything it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
@@ -158,11 +167,11 @@ impl Upkeep {
                 look = Look::Unfinished;
             }
         }
-        let evicted = self.make_room(policy(self.max_bytes), sweep).await?;
+        let Room { evicted, excess_bytes } = self.make_room(policy(self.max_bytes), sweep).await?;
         if !evicted.manifests.is_empty() {
             tracing::info!(artifacts = evicted.manifests.len(), bytes = evicted.freed_bytes, "room was made");
         }
-        Ok(if evicted.spared.is_empty() { look } else { Look::Unfinished })
+        Ok(if evicted.spared.is_empty() && excess_bytes == 0 { look } else { Look::Unfinished })
     }
 
     /// Removes what must go, after the farm has heard of it.
@@ -170,10 +179,10 @@ impl Upkeep {
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn make_room(&self, policy: Policy, sweep: Sweep) -> Result<Evicted, StoreError> {
+    pub async fn make_room(&self, policy: Policy, sweep: Sweep) -> Result<Room, StoreError> {
         let mut plan = self.store.plan_eviction(policy, Needed::default()).await?;
         if plan.manifests().next().is_none() && sweep == Sweep::NotYet {
-            return Ok(Evicted::default());
+            return Ok(Room { evicted: Evicted::default(), excess_bytes: plan.excess_bytes(policy) });
         }
         // Asking the farm may mean reading a long queue, so it is asked only when something would go.
         plan = self.store.plan_eviction(policy, self.ties.needed().await).await?;
@@ -184,6 +193,7 @@ impl Upkeep {
             }
         }
         plan.spare(&unheard);
+        let excess_bytes = plan.excess_bytes(policy);
         let needed = self.ties.needed().await;
         let mut evicted = self.store.evict(plan, needed).await?;
         evicted.spared.extend(unheard);
@@ -191,7 +201,7 @@ impl Upkeep {
             // A closed network means that the node is ending.
             let _closed = self.network.provide(*key).await;
         }
-        Ok(evicted)
+        Ok(Room { evicted, excess_bytes })
     }
 
     /// Withdraws the provider record and tells the farm.

@@ -20,18 +20,27 @@ use tokio_util::bytes::Bytes;
 const MAX_CHECKED: usize = 1 << 16;
 /// The largest note: a charter, a verdict and [`MAX_REPORTS`] reports with room for their envelopes.
 const MAX_NOTE_BYTES: usize = (MAX_REPORTS + 4) * (16 << 10);
+/// How long a blob that fitted its digest is served without being compared again.
+const CHECKED_FOR: Duration = Duration::from_secs(3_600);
 /// How precisely the time of last use is kept.
 const USE_PRECISION: Duration = Duration::from_secs(60);
 /// How every entry of a manifest begins in CBOR: a map of two, whose first key is `path`.
 const MANIFEST_START: &[u8] = b"\xa2\x64path";
+
+/// A blob that fitted its digest.
+#[derive(Clone, Copy, Debug)]
+struct Checked {
+    checked_at: Timestamp,
+    served_at: Timestamp,
+}
 
 #[derive(Debug)]
 pub(in crate::artifact) struct Inner {
     pub(super) shelf: Box<dyn Shelf>,
     pub(in crate::artifact) index: Index,
     pub(super) reading: Reading,
-    /// Digests verified since the store was opened, for serving, and when each was served last.
-    checked: Mutex<BTreeMap<Digest, Timestamp>>,
+    /// Digests verified for serving.
+    checked: Mutex<BTreeMap<Digest, Checked>>,
     /// Bytes put since the store was opened.
     pub(super) put_bytes: AtomicU64,
     /// Blobs found damaged since the store was opened.
@@ -57,7 +66,7 @@ impl Inner {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn checked(&self) -> MutexGuard<'_, BTreeMap<Digest, Timestamp>> {
+    fn checked(&self) -> MutexGuard<'_, BTreeMap<Digest, Checked>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,11 +96,15 @@ impl Inner {
         Ok(None)
     }
 
-    /// The blob, compared with its digest the first time. The receiver compares every time.
+    /// The blob, compared with its digest the first time and every hour. The receiver compares every time.
     pub(super) fn read_to_serve(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
         self.note_use(&ManifestId(*digest))?;
-        let was_checked = self.checked().get_mut(digest).map(|served| *served = self.shelf.now()).is_some();
-        if was_checked {
+        let now = self.shelf.now();
+        let is_checked = self.checked().get_mut(digest).is_some_and(|checked| {
+            checked.served_at = now;
+            now.since(checked.checked_at) < CHECKED_FOR
+        });
+        if is_checked {
             return Ok(self.shelf.read(digest)?);
         }
         let found = self.read(digest)?;
@@ -100,14 +113,14 @@ impl Inner {
             if checked.len() >= MAX_CHECKED {
                 checked.clear();
             }
-            checked.insert(*digest, self.shelf.now());
+            checked.insert(*digest, Checked { checked_at: now, served_at: now });
         }
         Ok(found)
     }
 
     /// What was served to somebody since then.
     pub(in crate::artifact) fn served_since(&self, since: Timestamp) -> BTreeSet<Digest> {
-        self.checked().iter().filter(|(_, served)| **served >= since).map(|(digest, _)| *digest).collect()
+        self.checked().iter().filter(|(_, checked)| checked.served_at >= since).map(|(digest, _)| *digest).collect()
     }
 
     fn note_use(&self, id: &ManifestId) -> Result<(), StoreError> {

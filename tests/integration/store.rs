@@ -1,0 +1,136 @@
+//! The life of a store: room is made by itself, damage is mended, a damaged index costs nothing.
+
+use crate::barn::{Barn, Person, recipe};
+use crate::deadline::{BUILD, SOON, wait_for};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the output of [`large`] has, a little more than that of two chunks; nobody builds the same bytes twice.
+const LARGE_BYTES: u64 = 1_500_000;
+
+/// A recipe whose artifact is [`LARGE_BYTES`] long.
+fn large(barn: &Barn) -> String {
+    let rest = format!(
+        r#"
+requires = ["os=linux"]
+[option.marker]
+type = "text"
+help = "one build from the next"
+pattern = "[a-z0-9-]{{1,64}}"
+default = "nobody"
+[[step]]
+run = ["sh", "-c", "head -c {LARGE_BYTES} /dev/urandom > made", "{{marker}}"]
+"#
+    );
+    recipe(&barn.farm, "large", &rest)
+}
+
+fn builds(person: &Person, file: &str, marker: &str) -> Value {
+    let option = format!("marker={marker}");
+    person.asks(&["request", file, "-o", &option, "--output", marker], 0)
+}
+
+/// The build keys that the farm answers for.
+fn known(person: &Person) -> Vec<Value> {
+    let shown = person.asks(&["builds"], 0);
+    shown["builds"].as_array().unwrap().iter().map(|build| build["build_key"].clone()).collect()
+}
+
+#[test]
+fn what_every_holder_has_evicted_is_unbuilt_and_built_again() {
+    if !crate::can_build("eviction") {
+        return;
+    }
+    // Room for two builds and not for three.
+    let barn = Barn::found(&["--max-store", "4M"]);
+    let volunteer = barn.volunteer("volunteer", &["--accept", "any", "--max-store", "4M"]);
+    let file = large(&barn);
+    let me = barn.person("me");
+    let made: Vec<Value> = ["one", "two", "three"].iter().map(|marker| builds(&me, &file, marker)).collect();
+    let key = |nr: usize| &made[nr]["build_key"];
+    wait_for("the farm to have lost the oldest", BUILD, || (!known(&me).contains(key(0))).then_some(()));
+    let left = known(&me);
+    assert!(left.contains(key(1)) && left.contains(key(2)), "{left:?}");
+    for home in ["coordinator", "volunteer"] {
+        assert!(stored_bytes(&barn.farm.folder().join(home)) <= 4 << 20, "{home}");
+    }
+    let fetched = me.asks(&["fetch", key(2).as_str().unwrap(), "--output", "again"], 0);
+    assert_eq!(fetched["files"][0]["digest"], made[2]["files"][0]["digest"]);
+    let again = builds(&barn.person("another"), &file, "one");
+    assert_eq!((&again["outcome"], &again["build_key"]), (&"built".into(), key(0)));
+    assert_ne!(again["files"][0]["digest"], made[0]["files"][0]["digest"], "these bytes are new");
+    assert_eq!(volunteer.attempts(), 4);
+}
+
+#[test]
+fn a_flipped_byte_reaches_nobody_and_is_fetched_again() {
+    if !crate::can_build("a flipped byte") {
+        return;
+    }
+    let mut barn = Barn::found(&[]);
+    let _volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
+    let me = barn.person("me");
+    let made = builds(&me, &large(&barn), "flipped");
+    let home = barn.farm.folder().join("coordinator");
+    let chunk = wait_for("the coordinator's copy", SOON, || {
+        blobs(&home).into_iter().find(|path| fs::metadata(path).is_ok_and(|blob| blob.len() == 1 << 20))
+    });
+    let whole = fs::read(&chunk).unwrap();
+    let mut damaged = whole.clone();
+    damaged[4_711] ^= 1;
+    let addresses = barn.addresses(&me);
+    barn.cut_power();
+    fs::write(&chunk, damaged).unwrap();
+    barn.start_again(&addresses);
+    let aside = home.join("store/quarantine").join(chunk.file_name().unwrap());
+    let mut nr = 0;
+    wait_for("the coordinator to be asked for that chunk", BUILD, || {
+        nr += 1;
+        let output = format!("fetched-{nr}");
+        let fetched = me.asks(&["fetch", made["build_key"].as_str().unwrap(), "--output", &output], 0);
+        assert_eq!(fetched["files"][0]["digest"], made["files"][0]["digest"]);
+        aside.exists().then_some(())
+    });
+    wait_for("the chunk to be fetched again", BUILD, || {
+        fs::read(&chunk).is_ok_and(|bytes| bytes == whole).then_some(())
+    });
+}
+
+#[test]
+fn a_coordinator_with_a_damaged_index_starts_and_has_everything() {
+    if !crate::can_build("a damaged index") {
+        return;
+    }
+    let mut barn = Barn::found(&[]);
+    let volunteer = barn.volunteer("volunteer", &[]);
+    let me = barn.person("me");
+    let made = me.asks(&["request", "hello", "--output", "made"], 0);
+    let addresses = barn.addresses(&me);
+    barn.cut_power();
+    let home = barn.farm.folder().join("coordinator");
+    for name in ["conf", "db"] {
+        fs::write(home.join("index").join(name), b"nothing that a database would write").unwrap();
+    }
+    barn.start_again(&addresses);
+    let said = barn.coordinator.stderr();
+    assert!(said.contains("was set aside") && said.contains("index.damaged-"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    let aside = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(aside.filter(|name| name.starts_with("index.damaged-")).count(), 1);
+    drop(volunteer);
+    let again = me.asks(&["request", "hello", "--output", "again"], 0);
+    assert_eq!((&again["outcome"], &again["manifest"]), (&"cached".into(), &made["manifest"]));
+}
+
+/// Files at `store/aa/bb/` of a home.
+fn blobs(home: &Path) -> Vec<PathBuf> {
+    let inside = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let two = |path: &PathBuf| path.file_name().unwrap().len() == 2;
+    inside(home.join("store")).into_iter().filter(two).flat_map(inside).flat_map(inside).collect()
+}
+
+fn stored_bytes(home: &Path) -> u64 {
+    // A blob may be evicted while it is looked at.
+    blobs(home).iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).sum()
+}
