@@ -15,7 +15,7 @@ mod inner;
 mod memory;
 mod shelf;
 #[cfg(test)]
-mod tests;
+pub(in crate::artifact) mod tests;
 
 pub use batch::{Batch, FileChunks};
 

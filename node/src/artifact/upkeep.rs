@@ -271,3 +271,118 @@ pub enum Sweep {
     /// Only together with something else.
     NotYet,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::artifact::store::tests::{artifact, blob, judged};
+    use crate::network::Command;
+    use futures::FutureExt as _;
+    use protocol::digest::Digest;
+    use std::sync::Mutex;
+    use tokio::sync::mpsc;
+
+    /// A farm that hears or does not, and sees what has happened before it is told.
+    #[derive(Debug)]
+    struct Farm {
+        store: Store,
+        heard: Heard,
+        needed: Needed,
+        commands: Mutex<mpsc::Receiver<Command>>,
+        told: Mutex<Vec<BuildKey>>,
+    }
+
+    impl Farm {
+        /// What the network was told to provide and to withdraw since the last time.
+        fn records(&self) -> Vec<(&'static str, BuildKey)> {
+            let mut commands = self.commands.lock().unwrap();
+            std::iter::from_fn(|| commands.try_recv().ok())
+                .filter_map(|command| match command {
+                    Command::Provide(key) => Some(("provide", key)),
+                    Command::Withdraw(key) => Some(("withdraw", key)),
+                    _ => None,
+                })
+                .collect()
+        }
+    }
+
+    impl Ties for Farm {
+        fn needed(&self) -> BoxFuture<'_, Needed> {
+            std::future::ready(self.needed.clone()).boxed()
+        }
+
+        fn lose(&self, key: BuildKey) -> BoxFuture<'_, Heard> {
+            async move {
+                assert_eq!(self.records(), [("withdraw", key)], "the record is withdrawn before the farm hears");
+                assert!(self.store.judged(key).await.unwrap().is_some(), "nothing is gone before the farm has heard");
+                self.told.lock().unwrap().push(key);
+                self.heard
+            }
+            .boxed()
+        }
+    }
+
+    async fn upkeep(heard: Heard, needed: Needed, store: Store) -> (Upkeep, Arc<Farm>) {
+        let (network, commands, _changes) = Network::channel(PeerKey::from_bytes([1; 32]));
+        let (commands, told) = (Mutex::new(commands), Mutex::default());
+        let farm = Arc::new(Farm { store: store.clone(), heard, needed, commands, told });
+        let ties = farm.clone();
+        (Upkeep { store, network, ties, chance: Chance::seeded(1), max_bytes: 1_000 }, farm)
+    }
+
+    async fn kept(store: &Store, nr: u8) -> (BuildKey, protocol::id::ManifestId) {
+        let manifest = artifact(store, blob(nr, 400)).await;
+        let (key, word) = judged(nr, &manifest, None);
+        store.keep_judged(key, word, "r".to_owned()).await.unwrap();
+        (key, manifest.id())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_farm_hears_before_anything_judged_goes() {
+        let store = Store::in_memory();
+        let (first, _) = kept(&store, 1).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let (second, queued) = kept(&store, 2).await;
+        let (upkeep, farm) = upkeep(Heard::Yes, Needed::tree(queued), store.clone()).await;
+        let room = upkeep.make_room(EVERYTHING, Sweep::NotYet).await.unwrap();
+        assert_eq!(*farm.told.lock().unwrap(), [first]);
+        assert!(room.excess_bytes >= 400, "what the queue needs had to stay");
+        assert!(store.judged(first).await.unwrap().is_none());
+        assert!(store.judged(second).await.unwrap().is_some() && store.has_artifact(queued).await.unwrap());
+        assert_eq!(farm.records(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_judged_stays_while_nobody_hears_and_the_rest_goes() {
+        let store = Store::in_memory();
+        let (key, manifest) = kept(&store, 1).await;
+        let unjudged = artifact(&store, blob(2, 400)).await.id();
+        let (upkeep, farm) = upkeep(Heard::No, Needed::default(), store.clone()).await;
+        let room = upkeep.make_room(EVERYTHING, Sweep::NotYet).await.unwrap();
+        assert_eq!((room.evicted.manifests, room.evicted.spared), (vec![unjudged], vec![key]));
+        assert!(store.has_artifact(manifest).await.unwrap() && store.judged(key).await.unwrap().is_some());
+        assert_eq!(farm.records(), [("provide", key)], "it is found again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_damaged_build_that_nobody_else_has_is_given_up() {
+        let store = Store::in_memory();
+        let (key, manifest) = kept(&store, 1).await;
+        store.damage(&Digest::of(&blob(1, 400)));
+        assert!(store.whole(manifest).await.unwrap().is_none());
+        let (upkeep, farm) = upkeep(Heard::Yes, Needed::default(), store.clone()).await;
+        assert_eq!(upkeep.look(Sweep::NotYet).await.unwrap(), Look::Done);
+        assert_eq!(*farm.told.lock().unwrap(), [key]);
+        assert!(store.builds().await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_within_its_bounds_is_left_alone() {
+        let store = Store::in_memory();
+        let (_, manifest) = kept(&store, 1).await;
+        let (upkeep, farm) = upkeep(Heard::Yes, Needed::default(), store.clone()).await;
+        assert_eq!(upkeep.look(Sweep::Due).await.unwrap(), Look::Done);
+        assert!(farm.told.lock().unwrap().is_empty() && store.has_artifact(manifest).await.unwrap());
+    }
+}

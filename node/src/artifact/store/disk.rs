@@ -25,6 +25,9 @@ use tokio_util::bytes::Bytes;
 /// The most files or folders that are synced each by itself.
 const ONE_BY_ONE: usize = 16;
 
+/// Damaged blobs that are kept for whoever looks into the damage; the oldest make room.
+pub(super) const QUARANTINED: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Disk {
     root: PathBuf,
@@ -163,8 +166,19 @@ impl Shelf for Disk {
     }
 
     fn quarantine(&self, digest: &Digest) -> io::Result<()> {
-        let to = self.root.join("quarantine").join(digest.to_string());
-        absent_as_none(fs::rename(self.path(digest), to)).map(drop)
+        let folder = self.root.join("quarantine");
+        let mut older = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if let Some(metadata) = absent_as_none(entry.metadata())? {
+                older.push((metadata.modified()?, entry.path()));
+            }
+        }
+        older.sort();
+        for (_, path) in older.iter().take((older.len() + 1).saturating_sub(QUARANTINED)) {
+            absent_as_none(fs::remove_file(path))?;
+        }
+        absent_as_none(fs::rename(self.path(digest), folder.join(digest.to_string()))).map(drop)
     }
 
     fn stage(&self, digest: &Digest, bytes: Bytes) -> io::Result<Staged> {

@@ -54,13 +54,20 @@ impl Home {
     }
 }
 
+impl Store {
+    /// Flips a bit of a blob.
+    pub(in crate::artifact) fn damage(&self, digest: &Digest) {
+        self.inner.shelf.damage(digest);
+    }
+}
+
 async fn on_both(test: impl AsyncFn(Store)) {
     test(Store::in_memory()).await;
     let home = Home::new();
     test(home.open().await).await;
 }
 
-fn blob(seed: u8, len: usize) -> Bytes {
+pub(in crate::artifact) fn blob(seed: u8, len: usize) -> Bytes {
     (0..len).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed)).collect::<Vec<_>>().into()
 }
 
@@ -70,7 +77,7 @@ fn file(path: &str, chunks: FileChunks) -> Entry {
 }
 
 /// An artifact of one file, in the store.
-async fn artifact(store: &Store, content: Bytes) -> Manifest {
+pub(in crate::artifact) async fn artifact(store: &Store, content: Bytes) -> Manifest {
     let batch = store.batch();
     let chunks = batch.file(std::io::Cursor::new(content)).await.unwrap();
     let manifest = Manifest::new(vec![file("bin", chunks)]).unwrap();
@@ -87,7 +94,7 @@ async fn a_later_moment(store: &Store) {
     }
 }
 
-fn judged(nr: u8, manifest: &Manifest, log: Option<Digest>) -> (BuildKey, Judged) {
+pub(in crate::artifact) fn judged(nr: u8, manifest: &Manifest, log: Option<Digest>) -> (BuildKey, Judged) {
     let secret = SecretKey::from_seed(&[nr; 32]);
     let farm = FarmId(Digest::of(b"farm"));
     let build_key = BuildKey(Digest::of(&[nr]));
@@ -182,7 +189,7 @@ async fn a_flipped_bit_is_noticed_quarantined_and_healed_by_the_next_put() {
         let content = blob(5, 1_000);
         let manifest = artifact(&store, content.clone()).await;
         let digest = Digest::of(&content);
-        store.inner.shelf.damage(&digest);
+        store.damage(&digest);
         assert_eq!(store.get(&digest).await.unwrap(), None);
         assert_eq!(store.missing(vec![digest]).await.unwrap(), [digest]);
         assert!(!store.has_artifact(manifest.id()).await.unwrap());
@@ -197,14 +204,14 @@ async fn a_flipped_bit_is_noticed_quarantined_and_healed_by_the_next_put() {
 async fn a_flipped_bit_is_neither_served_nor_used() {
     on_both(async |store| {
         let digest = store.put(vec![blob(6, 100)]).await.unwrap()[0];
-        store.inner.shelf.damage(&digest);
+        store.damage(&digest);
         assert_eq!(ChunkSource::read(&store, &digest).unwrap(), None);
         assert_eq!(store.missing(vec![digest]).await.unwrap(), [digest]);
 
         // Served whole once, damaged later: whoever uses the bytes here notices.
         store.put(vec![blob(6, 100)]).await.unwrap();
         assert_eq!(ChunkSource::read(&store, &digest).unwrap(), Some(blob(6, 100).to_vec()));
-        store.inner.shelf.damage(&digest);
+        store.damage(&digest);
         assert_eq!(ChunkSource::read_verified(&store, &digest).unwrap(), None);
         assert_eq!(store.missing(vec![digest]).await.unwrap(), [digest]);
     })
@@ -223,7 +230,7 @@ async fn a_scrub_finds_every_damaged_blob_and_names_what_is_lost() {
         let clean = store.verify().await.unwrap();
         assert_eq!((clean.blobs, clean.damaged, clean.lost), (4, vec![], vec![]));
         let digest = Digest::of(&blob(2, 100));
-        store.inner.shelf.damage(&digest);
+        store.damage(&digest);
         let scrub = store.verify().await.unwrap();
         assert_eq!((scrub.damaged, scrub.partial, scrub.lost), (vec![digest], vec![hurt.id()], vec![hurt_key]));
         assert!(store.has_artifact(kept.id()).await.unwrap());
@@ -509,6 +516,22 @@ async fn a_lost_index_is_rebuilt_from_blobs_and_notes() {
     let row = |build: &KeptBuild| (build.build_key, build.size_bytes, build.completeness, build.pinned);
     assert_eq!(after.iter().map(row).collect::<Vec<_>>(), before.iter().map(row).collect::<Vec<_>>());
     assert_eq!(after.len(), 1);
+}
+
+#[tokio::test]
+async fn the_quarantine_is_bounded() {
+    let home = Home::new();
+    let store = home.open().await;
+    let folder = home.store_dir().join("quarantine");
+    for nr in 0..disk::QUARANTINED {
+        std::fs::write(folder.join(format!("older-{nr}")), b"damaged").unwrap();
+    }
+    let digest = store.put(vec![blob(1, 10)]).await.unwrap()[0];
+    store.damage(&digest);
+    assert_eq!(store.get(&digest).await.unwrap(), None);
+    assert_eq!(store.damages(), 1);
+    assert!(folder.join(digest.to_string()).exists());
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), disk::QUARANTINED);
 }
 
 #[tokio::test]
