@@ -282,6 +282,37 @@ fn nothing_names_a_place_of_one_machine() {
     none("the repository works anywhere", &broken);
 }
 
+/// Tests that a page names, as `path.rs::name` between backticks.
+fn tests_named(page: &str) -> Vec<(&str, &str)> {
+    page.split('`').filter_map(|words| words.split_once(".rs::").map(|(path, name)| (path, name))).collect()
+}
+
+#[test]
+fn the_page_about_the_ancestor_names_tests_that_exist() {
+    let page = read(Path::new("tests/LINEAGE.md"));
+    let named = tests_named(&page);
+    assert!(named.len() > 60, "the page names {} tests", named.len());
+    let is_there = |(path, name): &(&str, &str)| {
+        let text = fs::read_to_string(root().join(format!("{path}.rs"))).unwrap_or_default();
+        let is_test = |before: &str| {
+            before.lines().rev().take(4).any(|line| line.contains("#[test]") || line.contains("#[tokio::test"))
+        };
+        text.match_indices(&format!("fn {name}(")).any(|(at, _)| is_test(&text[..at]))
+    };
+    let broken: Vec<String> =
+        named.iter().filter(|test| !is_there(test)).map(|(path, name)| format!("{path}.rs::{name}")).collect();
+    none("the page names a test that does not exist", &broken);
+    let rows = |prefix: &str, count: usize| {
+        let missing: Vec<String> = (1..=count)
+            .map(|nr| format!("{prefix}{nr}"))
+            .filter(|id| !page.lines().any(|line| line.starts_with('|') && has_word(line, id)))
+            .collect();
+        none("the page has no row for", &missing);
+    };
+    rows("D", 16);
+    rows("S", 11);
+}
+
 #[test]
 fn one_place_prints_and_one_place_is_unsafe() {
     let (mut print, mut unsafe_places) = (Vec::new(), Vec::new());

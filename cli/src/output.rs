@@ -17,6 +17,7 @@ pub(crate) use table::Table;
 
 use crate::sentences::Said;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 
@@ -173,7 +174,13 @@ impl Output {
     ///
     /// When stdout is closed or full.
     pub(crate) fn usage(&self, shown: &clap::Error) -> io::Result<()> {
-        shown.print()
+        let text = shown.render().to_string();
+        match escape(&text) {
+            Cow::Owned(safe) => {
+                write!(io::stderr().lock(), "{safe}")
+            }
+            Cow::Borrowed(_) => shown.print(),
+        }
     }
 
     /// Shows how far several things are, one line each under its name, until it is dropped.

@@ -3,10 +3,11 @@
 use crate::coordinators::Coordinators;
 use crate::founding::Membership;
 use crate::home::Home;
-use crate::network::{Network, PeerChange};
+use crate::network::{CallError, Network, PeerChange};
 use protocol::charter::{Charter, CharterError};
 use protocol::id::{FarmId, PeerKey};
 use protocol::signed::Signed;
+use protocol::ticket::Contact;
 use protocol::wire::{Answer, Control};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,7 +23,10 @@ const LEARN_WITHIN: Duration = Duration::from_secs(30);
 pub enum LearnError {
     /// Nobody who knows it answered.
     #[error("no peer that knows the farm's charter can be reached")]
-    Nobody,
+    Nobody {
+        /// Each that was asked and how it failed; who answered and knew none is not among them.
+        tried: Vec<(Contact, CallError)>,
+    },
     /// What a peer said is not the farm's charter.
     #[error(transparent)]
     Charter(#[from] CharterError),
@@ -37,20 +41,23 @@ pub async fn learn(network: &Network, membership: &Membership) -> Result<Signed,
     let until = tokio::time::Instant::now() + LEARN_WITHIN;
     let mut wrong = None;
     loop {
+        let mut tried = Vec::new();
         for contact in &membership.contacts {
-            if let Ok(Answer::Charter(Some(signed))) = network.call(contact.key, Control::Charter).await {
-                match Charter::open(&signed, membership.farm) {
+            match network.call(contact.key, Control::Charter).await {
+                Ok(Answer::Charter(Some(signed))) => match Charter::open(&signed, membership.farm) {
                     Ok(_) => return Ok(signed),
                     // Another contact may know the right one.
                     Err(error) => {
                         tracing::warn!(peer = %contact.key.short(), %error, "a charter that does not hold");
                         wrong = Some(error);
                     }
-                }
+                },
+                Ok(_) => {}
+                Err(error) => tried.push((contact.clone(), error)),
             }
         }
         if tokio::time::Instant::now() >= until {
-            return Err(wrong.map_or(LearnError::Nobody, LearnError::Charter));
+            return Err(wrong.map_or(LearnError::Nobody { tried }, LearnError::Charter));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }

@@ -5,6 +5,8 @@
 //! ticket                              the farm that was joined or founded last
 //! charter                             its charter, in its envelope
 //! listen                              ports taken at first start, taken again
+//! version                             of the layout of this folder, written by the first daemon
+//! begun                               the farm whose log was begun here: from then on its absence is a loss
 //! daemon.addr                         where the daemon of this home serves; there only while it serves
 //! lock                                held by the daemon
 //! index/  store/  work/  raft/        local state, artifacts, builds under way, the coordinator's log
@@ -24,6 +26,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 const MAX_CHARTER_BYTES: usize = 64 << 10;
+/// The layout that this program writes and reads.
+const LAYOUT: &str = "1";
 
 /// A home directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,14 @@ pub enum HomeError {
         /// How.
         reason: String,
     },
+    /// A program of another version wrote this home.
+    #[error("{} has layout {found:?}, and this program knows layout {LAYOUT} only", path.display())]
+    OtherLayout {
+        /// The home.
+        path: PathBuf,
+        /// What its mark says.
+        found: String,
+    },
 }
 
 impl Home {
@@ -86,12 +98,15 @@ impl Home {
     ///
     /// # Errors
     ///
-    /// [`HomeError::Io`].
+    /// [`HomeError::Io`], and [`HomeError::OtherLayout`] when another version of the program wrote it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, HomeError> {
         let path = path.into();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| at(&path, error))?;
         let path = path.canonicalize().map_err(|error| at(&path, error))?;
-        Ok(Self(path))
+        match read(&path.join("version"))?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()) {
+            Some(found) if found != LAYOUT => Err(HomeError::OtherLayout { path, found }),
+            _ => Ok(Self(path)),
+        }
     }
 
     /// Where it is.
@@ -111,7 +126,26 @@ impl Home {
         Ok(path)
     }
 
-    /// Takes the lock of the daemon.
+    /// Whether the log of `farm` was ever begun in this home.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn has_begun(&self, farm: FarmId) -> Result<bool, HomeError> {
+        Ok(read(&self.0.join("begun"))?
+            .is_some_and(|bytes| String::from_utf8_lossy(&bytes).trim() == farm.0.to_string()))
+    }
+
+    /// Remembers that the log of `farm` is begun.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn remember_begun(&self, farm: FarmId) -> Result<(), HomeError> {
+        if self.has_begun(farm)? { Ok(()) } else { self.replace("begun", format!("{}\n", farm.0).as_bytes()) }
+    }
+
+    /// Takes the lock of the daemon, and marks a new home with its layout.
     ///
     /// # Errors
     ///
@@ -126,7 +160,12 @@ impl Home {
             .open(&path)
             .map_err(|error| at(&path, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(HomeLock(file)),
+            Ok(()) => {
+                if read(&self.0.join("version"))?.is_none() {
+                    self.replace("version", format!("{LAYOUT}\n").as_bytes())?;
+                }
+                Ok(HomeLock(file))
+            }
             Err(TryLockError::WouldBlock) => Err(HomeError::InUse(self.0.clone())),
             Err(TryLockError::Error(error)) => Err(at(&path, error)),
         }
@@ -203,7 +242,7 @@ impl Home {
         let path = self.0.join("charter");
         let Some(bytes) = read(&path)? else { return Ok(None) };
         let signed: Signed = codec::decode(&bytes, MAX_CHARTER_BYTES)
-            .map_err(|error| HomeError::Damaged { path, reason: error.to_string() })?;
+            .map_err(|_| HomeError::Damaged { path, reason: "it holds no charter".to_owned() })?;
         Ok((signed.farm == farm).then_some(signed))
     }
 
@@ -368,6 +407,20 @@ mod tests {
         while home.lock().is_err() {
             assert!(std::time::Instant::now() < until, "the lock is not free");
             std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_home_of_another_layout_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        drop(home.lock().unwrap());
+        assert_eq!(fs::read_to_string(folder.path().join("version")).unwrap(), "1\n");
+        assert_eq!(Home::open(folder.path()).unwrap(), home);
+        for found in ["0", "2", "x"] {
+            fs::write(folder.path().join("version"), found).unwrap();
+            let opened = Home::open(folder.path());
+            assert!(matches!(&opened, Err(HomeError::OtherLayout { found: mark, .. }) if mark == found), "{opened:?}");
         }
     }
 

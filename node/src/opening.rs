@@ -43,7 +43,7 @@ pub(crate) async fn open(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Sto
     tracing::warn!(
         %error,
         aside = %aside.display(),
-        "the index of this home is damaged: it was set aside, and is made anew from the store"
+        "the index is damaged: set aside, and made anew from the store"
     );
     open_both(home, cache_bytes).await
 }
@@ -61,9 +61,14 @@ pub(crate) fn free_bytes(home: &Home) -> u64 {
 
 async fn open_both(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), StartError> {
     let path = home.folder(FOLDER)?;
-    let opening = tokio::task::spawn_blocking(move || open_database(&path, cache_bytes));
+    let folder = path.clone();
+    let opening = tokio::task::spawn_blocking(move || open_database(&folder, cache_bytes));
     // sled panics on some damage.
-    let index = opening.await.unwrap_or_else(|_| Err(sled::Error::ReportableBug("it gave up".to_owned())))?;
+    let opened = opening.await.unwrap_or_else(|_| Err(sled::Error::ReportableBug("it gave up".to_owned())));
+    let index = opened.map_err(|error| match error {
+        sled::Error::Io(error) if !is_decay(&error) => StartError::Home(HomeError::Io { path, error }),
+        error => error.into(),
+    })?;
     let store = Store::open(&home.folder("store")?, &index).await?;
     Ok((index, store))
 }
@@ -122,9 +127,14 @@ fn is_damage(error: &StartError) -> bool {
         return false;
     };
     match error {
-        sled::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        sled::Error::Io(error) => is_decay(error),
         _ => true,
     }
+}
+
+/// Whether the disk answers, and gives what was never written.
+fn is_decay(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// Gives the database another name and says which. Only the last few are kept.

@@ -16,6 +16,7 @@ mod smtp;
 
 mod alone;
 mod archives;
+mod bad_input;
 mod command_line;
 mod crash;
 mod exit_codes;

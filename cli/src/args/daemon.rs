@@ -1,6 +1,6 @@
 //! The flags of a daemon: which roles it plays, where it listens, what its owner allows, how it writes mail.
 
-use super::value::{Size, Smtp, TlsFrom, ToolArg};
+use super::value::{Size, Smtp, TlsFrom, ToolArg, address, slots};
 use super::verbs::FetchingArgs;
 use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
@@ -66,10 +66,12 @@ pub(crate) struct DaemonArgs {
     pub(crate) farm_name: Option<Name>,
 
     /// Listen here (multiaddr; may be repeated) [default: TCP and QUIC on all interfaces, a port kept between starts]
-    #[arg(long, env = "NODE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Network")]
+    #[arg(long, env = "NODE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Network",
+        value_parser = address)]
     pub(crate) listen: Vec<String>,
     /// Can be reached here from outside (multiaddr; may be repeated)
-    #[arg(long, env = "NODE_EXTERNAL", value_name = "ADDR", value_delimiter = ',', help_heading = "Network")]
+    #[arg(long, env = "NODE_EXTERNAL", value_name = "ADDR", value_delimiter = ',', help_heading = "Network",
+        value_parser = address)]
     pub(crate) external: Vec<String>,
     /// Neither announce the farm on the local network nor look there
     #[arg(long, env = "NODE_NO_MDNS", value_parser = FalseyValueParser::new(), help_heading = "Network")]
@@ -80,7 +82,7 @@ pub(crate) struct DaemonArgs {
     pub(crate) max_store: Option<Size>,
 
     /// Builds at a time [default: half the cores, at least one]
-    #[arg(long, env = "NODE_SLOTS", value_name = "N", help_heading = "Volunteer")]
+    #[arg(long, env = "NODE_SLOTS", value_name = "N", value_parser = slots, help_heading = "Volunteer")]
     pub(crate) slots: Option<NonZeroU16>,
     /// Memory for all builds together, such as 8G [default: half of it]
     #[arg(long, env = "NODE_MAX_MEMORY", value_name = "SIZE", help_heading = "Volunteer")]

@@ -1,10 +1,12 @@
 //! Values as people type them, each parsed to a type that holds nothing wrong.
 
+use node::network::{AddressError, check_address};
 use protocol::digest::Digest;
 use protocol::request::{MAX_TTL, Name, NameError};
 use protocol::source::HttpsUrl;
 use protocol::time::Span;
 use protocol::tree::TreePath;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -213,6 +215,16 @@ impl FromStr for Size {
     }
 }
 
+/// An address to listen on or to be reached at, as it was typed.
+pub(crate) fn address(text: &str) -> Result<String, AddressError> {
+    check_address(text).map(|()| text.to_owned())
+}
+
+/// How many builds at a time.
+pub(crate) fn slots(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| format!("give a number from 1 to {}", u16::MAX))
+}
+
 /// How long a request waits, typed as people say it: `7d`, `90m`, `1h 30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime(pub(crate) Span);
@@ -223,8 +235,8 @@ impl FromStr for Lifetime {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 7d, 12h or 30m"))?;
         if duration < Duration::from_secs(1) || duration > MAX_TTL.duration() {
-            let longest = humantime::format_duration(MAX_TTL.duration());
-            return Err(format!("a request waits one second to {longest}"));
+            let days = MAX_TTL.duration().as_secs() / 86_400;
+            return Err(format!("a request waits from one second to {days} days"));
         }
         Ok(Self(Span::from(duration)))
     }

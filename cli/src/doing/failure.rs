@@ -7,22 +7,26 @@ use node::client::get::GetError;
 use node::client::order::OrderError;
 use node::client::session::JoinError;
 use node::client::wish::WishError;
+use node::coordinator::open::OpenLedgerError;
 use node::coordinators::NoCoordinator;
+use node::following::LearnError;
 use node::founding::MembershipError;
 use node::home::HomeError;
-use node::network::CallError;
+use node::network::{CallError, StartError as NetworkError};
 use node::node::StartError;
 use node::source::FetchError;
 use node::source::git::ResolveError;
 use node::volunteer::staff::StaffError;
 use node::volunteer::survey::SurveyError;
 use protocol::source::HttpsUrl;
+use protocol::ticket::Contact;
+use std::path::Path;
 
 fn failure(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Failure {
     Failure::new(exit, Said::with_next(what, next))
 }
 
-pub(super) fn of_home(error: HomeError) -> Failure {
+pub(super) fn of_home(error: &HomeError) -> Failure {
     let what = error.to_string();
     match error {
         HomeError::InUse(_) => {
@@ -35,9 +39,12 @@ pub(super) fn of_home(error: HomeError) -> Failure {
             );
             failure(Exit::Usage, what, mend)
         }
-        HomeError::Damaged { path, .. } => {
-            failure(Exit::Infrastructure, what, format!("move {} away; it is written anew", path.display()))
-        }
+        HomeError::Damaged { path, .. } => failure(Exit::Infrastructure, what, mend(&path)),
+        HomeError::OtherLayout { .. } => failure(
+            Exit::Usage,
+            what,
+            "use the version of the program that wrote it, or give another home with `--home DIR`",
+        ),
         HomeError::Io { .. } => failure(
             Exit::Infrastructure,
             what,
@@ -46,22 +53,48 @@ pub(super) fn of_home(error: HomeError) -> Failure {
     }
 }
 
+/// How to go on without a file of the home.
+fn mend(path: &Path) -> String {
+    let shown = path.display();
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("farm.key") => format!("put {shown} back from a copy: without it the farm's charter can never be changed"),
+        Some("node.key") => {
+            format!(
+                "put {shown} back from a copy; without it, moved away, this node is another peer, and no coordinator"
+            )
+        }
+        Some("requester.key") => {
+            format!("put {shown} back from a copy; without it, moved away, what waits can no longer be taken back")
+        }
+        Some("ticket") => format!("move {shown} away, and give the ticket again with `--farm TICKET`"),
+        Some("charter") => {
+            format!("move {shown} away: it is learnt anew, or written anew where `--farm-name` founded the farm")
+        }
+        _ => format!("move {shown} away; it is written anew"),
+    }
+}
+
+/// Peers of a ticket, and how each failed.
+fn contacts(tried: &[(Contact, CallError)]) -> String {
+    let tried: Vec<String> = tried
+        .iter()
+        .map(|(contact, error)| match (error, contact.addresses.as_slice()) {
+            (_, []) => format!("{} at no address", contact.key.short()),
+            // It names the addresses itself.
+            (CallError::Unreachable { reason, .. }, [first, ..]) if reason.starts_with(first.as_str()) => {
+                format!("{} at {reason}", contact.key.short())
+            }
+            (error, addresses) => format!("{} at {}: {}", contact.key.short(), addresses.join(", "), why(error)),
+        })
+        .collect();
+    list(&tried)
+}
+
 pub(super) fn of_join(error: &JoinError) -> Failure {
     match error {
         JoinError::NoFarm => Failure::new(Exit::Unreachable, crate::sentences::no_farm()),
         JoinError::Unreachable { tried } => {
-            let tried: Vec<String> = tried
-                .iter()
-                .map(|(contact, error)| {
-                    let addresses = if contact.addresses.is_empty() {
-                        "no address".to_owned()
-                    } else {
-                        contact.addresses.join(", ")
-                    };
-                    format!("{} at {addresses}: {}", contact.key.short(), why(error))
-                })
-                .collect();
-            let what = format!("no peer of the farm can be reached; tried {}", list(&tried));
+            let what = format!("no peer of the farm can be reached; tried {}", contacts(tried));
             failure(
                 Exit::Unreachable,
                 what,
@@ -78,9 +111,8 @@ pub(super) fn of_join(error: &JoinError) -> Failure {
             format!("a peer's charter is not this farm's: {error}"),
             "check the ticket with whoever gave it to you",
         ),
-        JoinError::Home(_) | JoinError::Network(_) => {
-            failure(Exit::Infrastructure, error.to_string(), "`node doctor` looks for the cause")
-        }
+        JoinError::Home(error) => of_home(error),
+        JoinError::Network(_) => failure(Exit::Infrastructure, error.to_string(), "`node doctor` looks for the cause"),
     }
 }
 
@@ -191,7 +223,9 @@ pub(super) fn of_transfer(error: &TransferError) -> Failure {
 
 pub(super) fn of_start(error: StartError) -> Failure {
     match error {
-        StartError::Home(error) | StartError::Membership(MembershipError::Home(error)) => of_home(error),
+        StartError::Home(error)
+        | StartError::Membership(MembershipError::Home(error))
+        | StartError::Ledger(OpenLedgerError::Home(error)) => of_home(&error),
         StartError::Membership(MembershipError::NoFarm) => Failure::new(Exit::Usage, crate::sentences::no_farm()),
         StartError::Membership(error @ MembershipError::OtherFarm { .. }) => {
             failure(Exit::Usage, error.to_string(), "use that name, or another home with `--home DIR`")
@@ -206,15 +240,22 @@ pub(super) fn of_start(error: StartError) -> Failure {
         StartError::Volunteer(StaffError::Survey(SurveyError::Tool(error))) => {
             failure(Exit::Usage, error.to_string(), "write `--tool NAME=PREFIX` with a folder that holds bin/NAME")
         }
-        StartError::Network(error) => failure(
+        StartError::Network(error @ NetworkError::Listen { .. }) => failure(
             Exit::Usage,
             error.to_string(),
-            "another program may have the port: choose another with `--listen ADDR`",
+            "another program may have the port: stop it, or choose another with `--listen ADDR`",
         ),
-        StartError::Index(error) => failure(
+        StartError::Network(error) => failure(Exit::Usage, error.to_string(), "`node --help` explains the flags"),
+        error @ StartError::Index(_) => failure(
             Exit::Infrastructure,
-            format!("the index in this home cannot be opened: {error}"),
+            error.to_string(),
             "move the folder `index` of the home away: it is made anew from the store",
+        ),
+        StartError::Ledger(error) => of_ledger(&error),
+        StartError::NoCharter(LearnError::Nobody { tried }) => failure(
+            Exit::Unreachable,
+            format!("no peer that knows the farm's charter can be reached; tried {}", contacts(&tried)),
+            "look whether a coordinator runs and can be reached at an address of the ticket",
         ),
         error @ StartError::NoCharter(_) => failure(
             Exit::Unreachable,
@@ -226,6 +267,20 @@ pub(super) fn of_start(error: StartError) -> Failure {
         }
         error => failure(Exit::Infrastructure, error.to_string(), "`node doctor` looks for the cause"),
     }
+}
+
+fn of_ledger(error: &OpenLedgerError) -> Failure {
+    let next = match error {
+        OpenLedgerError::Lost(_) | OpenLedgerError::Log(_) => {
+            "put the folder `raft` of the home back from a copy; or move it and the file `begun` away to begin with an empty \
+             queue: finished builds stay, and what waited is forgotten"
+        }
+        OpenLedgerError::NotACoordinator => {
+            "put the `node.key` that founded the farm back from a copy, or volunteer only: leave `--coordinator` out"
+        }
+        _ => "`node doctor` looks for the cause",
+    };
+    failure(Exit::Infrastructure, error.to_string(), next)
 }
 
 fn why(error: &CallError) -> String {

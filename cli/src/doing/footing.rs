@@ -36,7 +36,10 @@ impl Footing {
         let detach_needs_a_farm = || Failure::new(Exit::Unreachable, sentences::detach_needs_a_farm());
         let node = loop {
             match join_or_none(place, until).await {
-                Ok(member) if patience == Patience::Detach && place.is_farm_of_one().map_err(failure::of_home)? => {
+                Ok(member)
+                    if patience == Patience::Detach
+                        && place.is_farm_of_one().map_err(|error| failure::of_home(&error))? =>
+                {
                     // It leaves with its last client: what was left with it would wait for nobody.
                     member.leave().await;
                     return Err(detach_needs_a_farm());
@@ -53,7 +56,7 @@ impl Footing {
                 Err(JoinError::NoFarm) => match alone::start(place, lent.clone()).await? {
                     Begun::Farm(node) => break node,
                     Begun::ByAnother if Instant::now() < until => {}
-                    Begun::ByAnother => return Err(failure::of_home(HomeError::InUse(place.home.path().to_owned()))),
+                    Begun::ByAnother => return Err(failure::of_home(&HomeError::InUse(place.home.path().to_owned()))),
                 },
                 Err(_) if place.stop.is_cancelled() => return Err(interrupted(Alone::No, &[])),
                 Err(error) => return Err(failure::of_join(&error)),

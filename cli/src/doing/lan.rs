@@ -11,7 +11,7 @@ impl Place {
     pub(super) async fn on_lan(mut self) -> Result<Self, Failure> {
         if self.shared.lan {
             let sighted = lan::look_around(transports()).await.map_err(|error| failure::of_start(error.into()))?;
-            let remembered = self.home.ticket().map_err(failure::of_home)?;
+            let remembered = self.home.ticket().map_err(|error| failure::of_home(&error))?;
             self.shared.farm = Some(choose(sighted, remembered.as_ref())?);
         }
         Ok(self)

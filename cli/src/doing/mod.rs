@@ -114,7 +114,7 @@ fn with_runtime(
         )
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(broken)?;
-    let home = Home::open(run::home(shared)?).map_err(failure::of_home)?;
+    let home = Home::open(run::home(shared)?).map_err(|error| failure::of_home(&error))?;
     let done = runtime.block_on(async {
         let stop = node::shutdown::on_signals().map_err(broken)?;
         work(Place { output: output.clone(), shared: shared.clone(), home, stop }).await

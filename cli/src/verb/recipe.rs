@@ -8,6 +8,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Output, Table};
 use crate::sentences::Said;
 use node::catalogue;
+use protocol::recipe::nearest::nearest;
 use protocol::recipe::{
     Effect, MAX_RECIPE_BYTES, OptionRule, Recipe, RecipeError, RecipeErrors, Sort, SourceRule, VariantRule,
 };
@@ -179,8 +180,12 @@ pub(crate) fn named(recipe: &RecipeArg) -> Result<Recipe, Failure> {
 /// No recipe of this name came with the program.
 fn unknown(recipes: &[Recipe], name: &Name) -> Failure {
     let known: Vec<&str> = recipes.iter().map(|recipe| recipe.name().as_str()).collect();
-    let what = format!("no recipe `{name}` came with this program; there are {}", known.join(", "));
-    Failure::new(Exit::Usage, Said::with_next(what, "name one of them, or give a TOML file such as `./my.toml`"))
+    let what = match nearest(name.as_str(), known.iter().copied()) {
+        Some(meant) => format!("no recipe `{name}` came with this program; did you mean `{meant}`?"),
+        None => format!("no recipe `{name}` came with this program; there are {}", known.join(", ")),
+    };
+    let next = "`node recipe list` shows them all; a recipe of your own is a TOML file such as `./my.toml`";
+    Failure::new(Exit::Usage, Said::with_next(what, next))
 }
 
 /// Checks a recipe in a file, and says all that is wrong with it.

@@ -13,6 +13,7 @@ use protocol::farm::Farm;
 use protocol::farm::command::Command;
 use protocol::id::PeerKey;
 use protocol::signed::Signed;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,9 @@ pub enum OpenLedgerError {
     /// The charter names other coordinators.
     #[error("the charter does not name this node as a coordinator")]
     NotACoordinator,
+    /// The farm began in this home, and its log is empty or gone.
+    #[error("the farm's log in {} is gone or empty, and this farm had begun", .0.display())]
+    Lost(PathBuf),
     /// The farm's first entry was not taken.
     #[error("the farm cannot be founded: {0}")]
     Founding(#[from] LedgerError),
@@ -58,8 +62,9 @@ pub async fn open(
         return Err(OpenLedgerError::NotACoordinator);
     }
     let carrying = network.clone();
+    let folder = home.folder("raft")?;
     let config = ReplicaConfig {
-        folder: home.folder("raft")?,
+        folder: folder.clone(),
         records: index.open_tree("raft")?,
         id: raft_id(&local),
         seat: Seat { peer_id: local.to_string() },
@@ -73,6 +78,8 @@ pub async fn open(
     let ledger = Ledger::Replicated(replica.clone());
     let version = Charter::open(charter, charter.farm)?.version;
     match ledger.read(|farm| farm.charter().map(|(in_force, _)| in_force.version)) {
+        // Never a silent empty start: requests that were acknowledged would be forgotten.
+        None if home.has_begun(charter.farm)? => return Err(OpenLedgerError::Lost(folder)),
         None => {
             ledger.propose(Command::Found { charter: charter.clone() }).await?;
         }
@@ -82,6 +89,7 @@ pub async fn open(
         }
         Some(_) => {}
     }
+    home.remember_begun(charter.farm)?;
     Ok(replica)
 }
 

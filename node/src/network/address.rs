@@ -5,7 +5,8 @@
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, TcpListener};
 
 /// A text is not an address that can be dialled or listened on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,25 @@ pub(super) fn parse(text: &str) -> Result<Multiaddr, AddressError> {
     let address: Multiaddr = text.parse().map_err(|e: libp2p::multiaddr::Error| error(e.to_string()))?;
     let address = without_peer(address);
     if address.is_empty() { Err(error("it is empty".to_owned())) } else { Ok(address) }
+}
+
+/// Whether a text is an address that can be dialled or listened on.
+///
+/// # Errors
+///
+/// [`AddressError`] with what is wrong with it.
+pub fn check(text: &str) -> Result<(), AddressError> {
+    parse(text).map(drop)
+}
+
+/// Fails when somebody listens there already over TCP. libp2p shares ports between sockets, so that it would listen all the
+/// same, and the system would hand each newcomer to either.
+pub(super) fn is_free(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let (Some(host), Some(Protocol::Tcp(port))) = (parts.next().and_then(|first| ip(&first)), parts.next()) else {
+        return Ok(());
+    };
+    if port == 0 { Ok(()) } else { TcpListener::bind((host, port)).map(drop) }
 }
 
 /// The address without the peer's name at its end.

@@ -156,9 +156,10 @@ impl Driver {
         let mut swarm = Swarm::new(transport, behaviour, pair.public().to_peer_id(), settings);
         let mut unsettled = HashSet::new();
         for text in &config.listen {
-            let listener = swarm
-                .listen_on(address::parse(text)?)
-                .map_err(|error| StartError::Listen { address: text.clone(), reason: reason(&error) })?;
+            let address = address::parse(text)?;
+            let refused = |reason: String| StartError::Listen { address: text.clone(), reason };
+            address::is_free(&address).map_err(|error| refused(error.to_string()))?;
+            let listener = swarm.listen_on(address).map_err(|error| refused(reason(&error)))?;
             unsettled.insert(listener);
         }
         let external = config.external.iter().map(|text| address::parse(text)).collect::<Result<Vec<_>, _>>()?;
@@ -431,11 +432,22 @@ impl Driver {
 
 /// An error with its causes, in one line.
 pub(super) fn reason(error: &dyn std::error::Error) -> String {
+    let text = in_full(error);
+    // The transport that looks names up lists its attempts below one another, after words of its own.
+    match text.split_once("\n - ") {
+        Some((_, attempts)) => attempts.split("\n - ").map(str::trim).collect::<Vec<_>>().join(", "),
+        None => text,
+    }
+}
+
+fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        if !text.contains(&next) {
+        if text.is_empty() {
+            text = next;
+        } else if !text.contains(&next) {
             text = format!("{text}: {next}");
         }
         cause = error.source();

@@ -38,7 +38,7 @@ mod transport;
 mod whereabouts;
 mod whispers;
 
-pub use address::AddressError;
+pub use address::{AddressError, check as check_address};
 pub use config::{NetworkConfig, StartError};
 pub use driver::{spawn, start};
 

@@ -324,7 +324,11 @@ impl Inner {
     /// Fills the index from blobs and notes.
     pub(super) fn rebuild(&self) -> Result<(), StoreError> {
         self.index.clear()?;
-        for blob in self.shelf.list()? {
+        let blobs = self.shelf.list()?;
+        if !blobs.is_empty() {
+            tracing::warn!(blobs = blobs.len(), "the index was lost: it is made anew from the store");
+        }
+        for blob in blobs {
             let Some(bytes) = self.shelf.read(&blob.digest)? else { continue };
             if bytes.starts_with(MANIFEST_START)
                 && Digest::of(&bytes) == blob.digest
