@@ -23,18 +23,19 @@
 //! | bubblewrap missing | [`crate::verbs`] |
 //! | user namespaces forbidden | `node/src/doctor/tests.rs`: `each_ban_on_user_namespaces_has_its_command` |
 //! | mail server that says 5xx | [`crate::mail`] |
-//! | mail server that says 4xx, or nothing | `node/src/coordinator/mailer/tests.rs`: `each_answer_of_a_real_server_has_its_consequence`, `a_silent_server_fails_a_letter_for_now_and_gives_the_others_a_rest` |
+//! | mail server that says 4xx, or nothing | [`a_mail_server_that_puts_off_or_is_silent_loses_no_mail`]; `node/src/coordinator/mailer/tests.rs`: `each_answer_of_a_real_server_has_its_consequence`, `a_silent_server_fails_a_letter_for_now_and_gives_the_others_a_rest` |
 //! | mail address with control characters | [`an_address_with_control_characters_is_refused_and_harmless`] |
 //! | peer that sends nonsense | [`a_peer_that_sends_nonsense_does_no_harm`] |
 //! | peer that sends too much, or lies | `node/src/network/tests/calls.rs`: `an_oversize_frame_is_refused_by_its_length`; `tests/network/hostile.rs` |
 //! | settings that contradict one another | [`settings_that_contradict_each_other_are_refused_at_start`] |
 //! | clock that is wrong | `protocol/tests/law/soft.rs`: `stamps_are_monotonic_and_a_senseless_clock_suspends_expiry`; `protocol/tests/law/submit.rs`: `what_is_out_of_bounds_or_out_of_time_is_refused` |
+//! | told to stop while people wait | [`a_daemon_told_to_stop_ends_within_its_bound`]; [`crate::crash`] for builds |
 //! | folder that cannot take the files | [`a_folder_that_cannot_take_the_files_costs_no_build`] |
 
 use crate::deadline::{BUILD, SOON, wait_for};
 use crate::farm::{Farm, Home, Process};
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -346,9 +347,10 @@ fn a_damaged_index_is_set_aside_and_made_anew() {
     let home = farm.home("coordinator");
     let (mut daemon, ticket) = coordinator(&home, &[]);
     let me = farm.home("me");
-    let left = me.run(&["request", "hello", "--detach", "--json", "--farm", &ticket], BUILD).ended_with(0).json();
+    let own = crate::barn::recipe(&farm, "own", "requires = [\"os=linux\"]\n[[step]]\nrun = [\"true\"]\n");
+    let left = me.run(&["request", &own, "--detach", "--json", "--farm", &ticket], BUILD).ended_with(0).json();
     assert!(daemon.stop().success());
-    fs::write(home.path().join("index/conf"), "nonsense").unwrap();
+    fs::write(home.path().join("index/conf"), "this is not what was written here").unwrap();
     let mut daemon = home.daemon(&AGAIN[..2]);
     let ticket = daemon.line("the ticket", |line| line.starts_with("farm1"));
     let told = daemon.stderr();
@@ -503,6 +505,70 @@ fn an_address_with_control_characters_is_refused_and_harmless() {
     }
 }
 
+/// A mail server that answers every word after its greeting with `answer`, or says nothing at all.
+fn mail_server(answer: Option<&'static str>) -> u16 {
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listening.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listening.incoming().flatten() {
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut lines = BufReader::new(stream.try_clone()?);
+                let mut stream = stream;
+                if answer.is_some() {
+                    stream.write_all(b"220 mail.example.org\r\n")?;
+                }
+                let mut line = String::new();
+                while lines.read_line(&mut line)? > 0 {
+                    match answer {
+                        Some(_) if line.starts_with("EHLO") => stream.write_all(b"250 mail.example.org\r\n")?,
+                        Some(answer) => stream.write_all(format!("{answer}\r\n").as_bytes())?,
+                        None => {}
+                    }
+                    line.clear();
+                }
+                Ok(())
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_mail_server_that_puts_off_or_is_silent_loses_no_mail() {
+    let farm = Farm::new();
+    for (name, answer) in [("puts-off", Some("451 4.7.1 come back later")), ("silent", None)] {
+        let smtp = format!("smtp://127.0.0.1:{}", mail_server(answer));
+        let words = ["--smtp", &smtp, "--smtp-tls", "none", "--mail-from", "barn@example.org"];
+        let home = farm.home(name);
+        let (mut daemon, ticket) = coordinator(&home, &words);
+        let me = farm.home(&format!("{name}-me"));
+        let words = ["request", "hello", "--detach", "--json", "--email", "me@example.org", "--farm", &ticket];
+        let left = me.run(&words, BUILD).ended_with(0).json();
+        me.run(&["cancel", left["request"].as_str().unwrap(), "--farm", &ticket], SOON).ended_with(0);
+        if answer.is_some() {
+            daemon.says("451", BUILD);
+        }
+        // The farm goes on, the mail waits, and nobody is told that it failed.
+        let status = me.run(&["status", "--json", "--farm", &ticket], SOON).ended_with(0).json();
+        assert_eq!(
+            (&status["mails_waiting"], &status["mails_failed"]),
+            (&1.into(), &serde_json::json!([])),
+            "{name}: {status}"
+        );
+        let before = Instant::now();
+        assert!(daemon.stop().success());
+        assert!(before.elapsed() < Duration::from_secs(12), "{name}: {:?}", before.elapsed());
+        // After a restart it still waits.
+        let mut daemon = home.daemon(&[&AGAIN[..2], &["--mail-dir", "mail"]].concat());
+        daemon.line("the ticket", |line| line.starts_with("farm1"));
+        let mails = || fs::read_dir(home.path().join("mail")).map_or(0, |files| files.flatten().count());
+        if answer.is_none() {
+            wait_for("the mail, by another way", SOON, || (mails() == 1).then_some(()));
+        }
+        assert!(daemon.stop().success());
+    }
+}
+
 #[test]
 fn settings_that_contradict_each_other_are_refused_at_start() {
     let home = Farm::new().home("me");
@@ -529,7 +595,7 @@ fn settings_that_contradict_each_other_are_refused_at_start() {
             &["--coordinator", "--lan", "--farm-name", "x"],
             "`--farm-name` founds a new farm and `--farm` or `--lan` joins another: choose one",
         ),
-        (&["status", "--volunteer"], "`--volunteer` is for a daemon and goes with no verb"),
+        (&["--volunteer", "status"], "`--volunteer` is for a daemon and goes with no verb"),
     ] {
         says(&home, words, 2, &format!("error: {what}{USAGE}{HELP}"));
     }
