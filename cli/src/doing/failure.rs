@@ -39,7 +39,7 @@ pub(super) fn of_home(error: &HomeError) -> Failure {
             );
             failure(Exit::Usage, what, mend)
         }
-        HomeError::Damaged { path, .. } => failure(Exit::Infrastructure, what, mend(&path)),
+        HomeError::Damaged { path, .. } => failure(Exit::Infrastructure, what, mend(path)),
         HomeError::OtherLayout { .. } => failure(
             Exit::Usage,
             what,

@@ -323,7 +323,7 @@ mod tests {
         }
     }
 
-    async fn upkeep(heard: Heard, needed: Needed, store: Store) -> (Upkeep, Arc<Farm>) {
+    fn upkeep(heard: Heard, needed: Needed, store: Store) -> (Upkeep, Arc<Farm>) {
         let (network, commands, _changes) = Network::channel(PeerKey::from_bytes([1; 32]));
         let (commands, told) = (Mutex::new(commands), Mutex::default());
         let farm = Arc::new(Farm { store: store.clone(), heard, needed, commands, told });
@@ -344,7 +344,7 @@ mod tests {
         let (first, _) = kept(&store, 1).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
         let (second, queued) = kept(&store, 2).await;
-        let (upkeep, farm) = upkeep(Heard::Yes, Needed::tree(queued), store.clone()).await;
+        let (upkeep, farm) = upkeep(Heard::Yes, Needed::tree(queued), store.clone());
         let room = upkeep.make_room(EVERYTHING, Sweep::NotYet).await.unwrap();
         assert_eq!(*farm.told.lock().unwrap(), [first]);
         assert!(room.excess_bytes >= 400, "what the queue needs had to stay");
@@ -358,7 +358,7 @@ mod tests {
         let store = Store::in_memory();
         let (key, manifest) = kept(&store, 1).await;
         let unjudged = artifact(&store, blob(2, 400)).await.id();
-        let (upkeep, farm) = upkeep(Heard::No, Needed::default(), store.clone()).await;
+        let (upkeep, farm) = upkeep(Heard::No, Needed::default(), store.clone());
         let room = upkeep.make_room(EVERYTHING, Sweep::NotYet).await.unwrap();
         assert_eq!((room.evicted.manifests, room.evicted.spared), (vec![unjudged], vec![key]));
         assert!(store.has_artifact(manifest).await.unwrap() && store.judged(key).await.unwrap().is_some());
@@ -371,7 +371,7 @@ mod tests {
         let (key, manifest) = kept(&store, 1).await;
         store.damage(&Digest::of(&blob(1, 400)));
         assert!(store.whole(manifest).await.unwrap().is_none());
-        let (upkeep, farm) = upkeep(Heard::Yes, Needed::default(), store.clone()).await;
+        let (upkeep, farm) = upkeep(Heard::Yes, Needed::default(), store.clone());
         assert_eq!(upkeep.look(Sweep::NotYet).await.unwrap(), Look::Done);
         assert_eq!(*farm.told.lock().unwrap(), [key]);
         assert!(store.builds().await.unwrap().is_empty());
@@ -381,7 +381,7 @@ mod tests {
     async fn a_store_within_its_bounds_is_left_alone() {
         let store = Store::in_memory();
         let (_, manifest) = kept(&store, 1).await;
-        let (upkeep, farm) = upkeep(Heard::Yes, Needed::default(), store.clone()).await;
+        let (upkeep, farm) = upkeep(Heard::Yes, Needed::default(), store.clone());
         assert_eq!(upkeep.look(Sweep::Due).await.unwrap(), Look::Done);
         assert!(farm.told.lock().unwrap().is_empty() && store.has_artifact(manifest).await.unwrap());
     }

@@ -2,7 +2,7 @@
 //!
 //! The address is asked by our own client first, through the same checked redirects as an archive. Git itself is then given
 //! the address where they ended, follows no redirect, and reaches nothing but that server: its only way out is a
-//! [`Tunnel`]. What it fetches lies in a bare repository that is thrown away, each object checked by git as it comes
+//! `tunnel`. What it fetches lies in a bare repository that is thrown away, each object checked by git as it comes
 //! (`fsckObjects`), and the commit that was wanted is the commit that is read.
 //!
 //! Never as root, never checked out, never run: hooks, filters, submodules, helpers for credentials.

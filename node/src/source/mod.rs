@@ -7,7 +7,6 @@
 //!
 //! - [`archive`]: a file that counts only with the pinned length and digest
 //! - [`git`]: what a name means now, the commits before it, and the files of a commit
-//! - [`resolve`]: what somebody names becomes a pinned source
 //!
 //! No recipe runs here, nothing is checked out, and every [`FetchError`] is a matter of infrastructure. The room stands on
 //! artifact alone; volunteers fetch with it, and requesters look revisions up.
