@@ -284,7 +284,7 @@ fn nothing_names_a_place_of_one_machine() {
 
 /// Tests that a page names, as `path.rs::name` between backticks.
 fn tests_named(page: &str) -> Vec<(&str, &str)> {
-    page.split('`').filter_map(|words| words.split_once(".rs::").map(|(path, name)| (path, name))).collect()
+    page.split('`').filter_map(|words| words.split_once(".rs::")).collect()
 }
 
 #[test]
