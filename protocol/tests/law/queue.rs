@@ -220,3 +220,21 @@ fn picky_jobs_do_not_hide_what_comes_after_them() {
     let last = kit.submit(&Ask::by(1).option(100));
     assert_eq!(kit.candidate(10), Some(last), "a plain job is found behind them");
 }
+
+#[test]
+fn living_jobs_are_read_a_page_at_a_time_each_once() {
+    let mut kit = Kit::new();
+    let jobs: Vec<JobId> = (0..5).map(|option| kit.submit(&Ask::by(1).option(option))).collect();
+    kit.build(&Ask::by(1).option(1), jobs[1], 10, "one");
+    kit.ok(kit.held(&Ask::by(1).option(1), "one", 11));
+    let lease = kit.grant(jobs[2], 12);
+    let (mut read, mut after) = (Vec::new(), None);
+    loop {
+        let page: Vec<JobId> = kit.farm.jobs_after(after).take(2).map(|job| job.id).collect();
+        let Some(last) = page.last() else { break };
+        after = Some(*last);
+        read.extend(page);
+    }
+    assert_eq!(read, [jobs[0], jobs[2], jobs[3], jobs[4]], "the finished one is none");
+    assert_eq!(kit.farm.jobs_after(Some(jobs[0])).next().unwrap().lease.map(|lease| lease.id), Some(lease));
+}
