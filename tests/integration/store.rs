@@ -83,6 +83,9 @@ fn a_flipped_byte_reaches_nobody_and_is_fetched_again() {
     barn.cut_power();
     fs::write(&chunk, damaged).unwrap();
     barn.start_again(&addresses);
+    wait_for("the volunteer to be back", BUILD, || {
+        me.asks(&["volunteers"], 0)["volunteers"].as_array().is_some_and(|known| !known.is_empty()).then_some(())
+    });
     let aside = home.join("store/quarantine").join(chunk.file_name().unwrap());
     let mut nr = 0;
     wait_for("the coordinator to be asked for that chunk", BUILD, || {
@@ -114,7 +117,7 @@ fn a_coordinator_with_a_damaged_index_starts_and_has_everything() {
     }
     barn.start_again(&addresses);
     let said = barn.coordinator.stderr();
-    assert!(said.contains("was set aside") && said.contains("index.damaged-"), "{said}");
+    assert!(said.contains("set aside") && said.contains("index.damaged-"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
     let aside = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(aside.filter(|name| name.starts_with("index.damaged-")).count(), 1);
