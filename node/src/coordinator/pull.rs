@@ -17,6 +17,7 @@ use protocol::digest::Digest;
 use protocol::farm::command::{Command, Event};
 use protocol::id::{BuildKey, JobId, ManifestId, PeerKey};
 use protocol::request::{BuildSpec, Source};
+use protocol::ticket::Contact;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How long after a start of this coordinator whoever was connected to it may take to come back.
+const COME_BACK: Duration = Duration::from_secs(60);
 /// Sources pulled at a time, and other things; further ones wait. A source comes as fast as its requester's uplink lets it,
 /// and no verdict on what is built already may wait for that.
 const SOURCES: usize = 8;
@@ -50,6 +53,7 @@ pub struct Pulls {
     under_way: Arc<Mutex<BTreeSet<Pull>>>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    since: tokio::time::Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +80,7 @@ impl Pulls {
             clock,
             chance,
             kept,
+            since: tokio::time::Instant::now(),
             source_turns: Arc::new(Semaphore::new(SOURCES)),
             other_turns: Arc::new(Semaphore::new(OTHERS)),
             under_way: Arc::default(),
@@ -279,6 +284,9 @@ impl Pulls {
             };
             match has_it {
                 Ok(()) => own = true,
+                Err(error) if self.may_come_back(holder).await => {
+                    tracing::info!(holder = %holder.short(), %error, "a holder is not back yet");
+                }
                 Err(error) => {
                     tracing::info!(holder = %holder.short(), %error, "a copy is lost");
                     lost.push(holder);
@@ -289,6 +297,13 @@ impl Pulls {
             lost.push(local);
         }
         lost
+    }
+
+    /// Whether a holder is away only because this coordinator has just started: the last good copy must not be written off for
+    /// that.
+    async fn may_come_back(&self, holder: PeerKey) -> bool {
+        let is_here = |peers: Vec<Contact>| peers.iter().any(|peer| peer.key == holder);
+        self.since.elapsed() < COME_BACK && !self.network.peers().await.is_ok_and(is_here)
     }
 
     /// Runs one pull, unless the same one is under way.
