@@ -4,10 +4,12 @@ use crate::deadline::{SOON, wait_for};
 use crate::guest::Guest;
 use crate::neighbours::{GREETING, Made, Neighbours, Transport};
 use node::artifact::Store;
+use protocol::id::PeerKey;
 use protocol::ticket::{Contact, Ticket};
-use protocol::wire::{Answer, Refusal};
+use protocol::wire::{Answer, Control, Refusal};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[test]
 fn a_build_is_found_through_a_volunteer_that_does_not_hold_it() {
@@ -33,8 +35,9 @@ fn serves_without_coordinator(transport: Transport) {
     let builder = named(&ticket, |contact| contact.key == made.volunteer);
     let bystander = named(&ticket, |contact| contact.key != made.volunteer);
 
-    assert!(neighbours.coordinator.stop().success());
     let through_bystander = Ticket { farm: ticket.farm, coordinators: vec![], peers: vec![bystander.clone()] };
+    have_met(&neighbours, &through_bystander, builder.key);
+    assert!(neighbours.coordinator.stop().success());
     hint_is_known(&neighbours, &made, &through_bystander);
 
     for (home, ticket) in [("whole", &ticket), ("bystander-only", &through_bystander)] {
@@ -78,6 +81,28 @@ fn a_builder_that_died_before_the_verdict_provides_what_it_built() {
     assert_eq!(Made::of(&ran.ended_with(0).json()).manifest, made.manifest);
 }
 
+/// Waits until the bystander is connected to the builder: who has not met by then has nobody left to be introduced by.
+fn have_met(neighbours: &Neighbours, through: &Ticket, builder: PeerKey) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let refuse = |_: &_| Answer::Refused(Refusal::NotACoordinator);
+        let guest = Guest::join(102, neighbours.transport, through, refuse, Store::in_memory()).await;
+        let meeting = async {
+            loop {
+                let answer = guest.network.call(through.peers[0].key, Control::Ticket).await;
+                if let Ok(Answer::Ticket(ticket)) = answer
+                    && ticket.peers.iter().any(|peer| peer.key == builder)
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(SOON, meeting).await.expect("the volunteers should have met by now");
+        guest.network.shut_down().await;
+    });
+}
+
 /// Waits until the bystander's part of the DHT names the builder, and makes sure that the bystander has no verdict itself.
 fn hint_is_known(neighbours: &Neighbours, made: &Made, through: &Ticket) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -91,7 +116,7 @@ fn hint_is_known(neighbours: &Neighbours, made: &Made, through: &Ticket) {
 }
 
 /// Both volunteers are known to the bystander by gossip: to a stranger with the ticket, and to whoever shares its home.
-fn volunteers_are_known(neighbours: &Neighbours, through: &Ticket, expected: BTreeSet<protocol::id::PeerKey>) {
+fn volunteers_are_known(neighbours: &Neighbours, through: &Ticket, expected: BTreeSet<PeerKey>) {
     let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
     let stranger = neighbours.farm.home("stranger");
     let word = through.to_string();
