@@ -4,7 +4,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::sentences::{self, Said};
 use crate::shape::{FileShape, RequestShape};
-use crate::verb::request::mode;
+use crate::verb::request::{millis, mode};
 use node::artifact::compare::{Difference, Kind, Side};
 use protocol::id::ManifestId;
 use protocol::request::Conditions;
@@ -149,10 +149,6 @@ fn sentence(Difference { path, kind }: &Difference) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Output, Table};
 use crate::sentences::{self, Said};
 use crate::shape::RequestShape;
+use crate::verb::request::millis;
 use protocol::farm::explain::Ended;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,10 +157,6 @@ fn summary(cells: &[Cell]) -> String {
     let parts: Vec<String> = outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     let noun = if cells.len() == 1 { "combination" } else { "combinations" };
     format!("{} {noun}: {}", cells.len(), parts.join(", "))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

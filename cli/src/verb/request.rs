@@ -101,7 +101,8 @@ pub(crate) fn failed_shape(request: RequestId, view: &RequestView, ended: &Ended
     RequestShape { elapsed_ms: Some(millis(elapsed)), ..RequestShape::of(request, &view) }
 }
 
-fn millis(duration: Duration) -> u64 {
+/// A length of time for scripts.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
