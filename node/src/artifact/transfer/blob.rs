@@ -17,8 +17,7 @@ use tokio_util::bytes::Bytes;
 
 /// How long one provider is given before a second is asked as well.
 const HEAD_START: Duration = Duration::from_secs(1);
-/// How often a provider that refuses is asked again: it may hear of a verdict a moment after we did, and then gives what
-/// belongs to it.
+/// How often a provider that refuses a manifest is asked again.
 const REFUSED_AGAIN: u32 = 4;
 /// How long it is left alone the first time; twice as long each time after.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +36,7 @@ pub async fn fetch_manifest(
     id: ManifestId,
     providers: &mut Providers,
 ) -> Result<Manifest, TransferError> {
-    let bytes = fetch_blob(network, id.0, MAX_MANIFEST_BYTES, providers).await?;
+    let bytes = fetch(network, id.0, MAX_MANIFEST_BYTES, providers, Refusal::MayPass).await?;
     let decoded = if bytes.len() <= IN_PLACE_BYTES {
         Manifest::decode(&bytes)
     } else {
@@ -58,6 +57,25 @@ pub async fn fetch_blob(
     digest: Digest,
     max_bytes: usize,
     providers: &mut Providers,
+) -> Result<Bytes, TransferError> {
+    fetch(network, digest, max_bytes, providers, Refusal::Final).await
+}
+
+/// What a refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// What it says.
+    Final,
+    /// The provider may not have heard of a verdict yet, and gives what belongs to it a moment later.
+    MayPass,
+}
+
+async fn fetch(
+    network: &Network,
+    digest: Digest,
+    max_bytes: usize,
+    providers: &mut Providers,
+    refusal: Refusal,
 ) -> Result<Bytes, TransferError> {
     let max_bytes = max_bytes.min(MAX_MANIFEST_BYTES) as u64;
     let mut faults: BTreeMap<PeerKey, Fault> = BTreeMap::new();
@@ -88,7 +106,7 @@ pub async fn fetch_blob(
             },
             peer = next_provider(providers, next_at), if more && asked.len() < MAX_ASKED => match peer {
                 Some(peer) => {
-                    asked.push(Box::pin(async move { (peer, ask_one(network, peer, digest, max_bytes).await) }));
+                    asked.push(Box::pin(async move { (peer, ask_one(network, peer, digest, max_bytes, refusal).await) }));
                     next_at = Instant::now() + HEAD_START;
                 }
                 None => more = false,
@@ -103,8 +121,15 @@ async fn next_provider(providers: &mut Providers, at: Instant) -> Option<PeerKey
     providers.next().await
 }
 
-async fn ask_one(network: &Network, peer: PeerKey, digest: Digest, max_bytes: u64) -> Result<Bytes, Fault> {
-    for time in 0..REFUSED_AGAIN {
+async fn ask_one(
+    network: &Network,
+    peer: PeerKey,
+    digest: Digest,
+    max_bytes: u64,
+    refusal: Refusal,
+) -> Result<Bytes, Fault> {
+    let again = if refusal == Refusal::MayPass { REFUSED_AGAIN } else { 0 };
+    for time in 0..again {
         match ask_once(network, peer, digest, max_bytes).await {
             Err(Fault::Refused) => tokio::time::sleep(REFUSED_PAUSE * 2_u32.pow(time)).await,
             answered => return answered,
