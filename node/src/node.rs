@@ -9,6 +9,7 @@
 
 use crate::artifact::Store;
 use crate::artifact::index::Completeness;
+use crate::artifact::need::Needed;
 use crate::artifact::sharing::{Part, Sharing};
 use crate::artifact::store::StoreError;
 use crate::artifact::transfer;
@@ -427,7 +428,7 @@ impl Base {
         let part = move |peer: &PeerKey| match &door {
             _ if *peer == local || coordinators.includes(peer) => Part::Everything,
             Some(door) => Part::Only(door.granted_to(*peer)),
-            None => Part::Only(Vec::new()),
+            None => Part::Only(Needed::default()),
         };
         let serving = transfer::serve(bulk, shelf, Arc::new(Sharing::new(self.store.clone(), part)));
         let service = self.service.clone();

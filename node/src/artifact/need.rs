@@ -11,7 +11,7 @@ use protocol::request::{BuildSpec, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Things that must stay.
+/// Things of a store that somebody works with: they stay while he does, and he may have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needed {
     /// Single blobs: recipes, archives.

@@ -4,6 +4,7 @@
 //! volunteer gets the recipe and the source of the jobs it holds leases for, and of no other. Being in an open farm is no
 //! reason to read somebody's source.
 
+use super::need::Needed;
 use super::store::{Store, StoreError};
 use super::transfer::{Permission, Permit};
 use futures::future::{BoxFuture, FutureExt as _};
@@ -60,16 +61,7 @@ pub enum Part {
     /// Whatever is here.
     Everything,
     /// These, and no more.
-    Only(Vec<Granted>),
-}
-
-/// One thing that a peer may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Granted {
-    /// This blob.
-    Blob(Digest),
-    /// This tree with all its chunks.
-    Tree(ManifestId),
+    Only(Needed),
 }
 
 /// Says of every blob of a store whether a peer may have it.
@@ -101,22 +93,14 @@ impl<P: Fn(&PeerKey) -> Part + Send + Sync> Permit for Sharing<P> {
             if digests.iter().all(judged) {
                 return vec![Permission::Granted; digests.len()];
             }
-            let (mut blobs, mut trees) = (HashSet::new(), Vec::new());
-            match (self.part)(&peer) {
+            let Needed { mut blobs, trees: granted, .. } = match (self.part)(&peer) {
                 Part::Everything => return vec![Permission::Granted; digests.len()],
-                Part::Only(granted) => {
-                    for granted in granted {
-                        match granted {
-                            Granted::Blob(digest) => {
-                                blobs.insert(digest);
-                            }
-                            Granted::Tree(id) => {
-                                blobs.insert(id.0);
-                                trees.push(self.chunks(id).await);
-                            }
-                        }
-                    }
-                }
+                Part::Only(needed) => needed,
+            };
+            let mut trees = Vec::new();
+            for id in granted {
+                blobs.insert(id.0);
+                trees.push(self.chunks(id).await);
             }
             let may = |digest: &Digest| {
                 judged(digest) || blobs.contains(digest) || trees.iter().any(|tree| tree.binary_search(digest).is_ok())
@@ -190,11 +174,11 @@ mod tests {
         let (_, other_secret) = tree(&store, b"another's source").await;
         let recipe = store.put(vec![b"recipe".to_vec().into()]).await.unwrap()[0];
         let [stranger, volunteer, coordinator] = [1, 2, 3].map(|key| PeerKey::from_bytes([key; 32]));
-        let lease = vec![Granted::Blob(recipe), Granted::Tree(source.id())];
+        let lease = Needed { blobs: [recipe].into(), ..Needed::tree(source.id()) };
         let sharing = Sharing::new(store.clone(), move |peer: &PeerKey| match peer {
             peer if *peer == coordinator => Part::Everything,
             peer if *peer == volunteer => Part::Only(lease.clone()),
-            _ => Part::Only(Vec::new()),
+            _ => Part::Only(Needed::default()),
         });
         let all = [artifact.id().0, lua, source.id().0, secret, recipe, other_secret];
         let may = async |peer| -> Vec<bool> {
@@ -215,7 +199,7 @@ mod tests {
         let (source, secret) = tree(&Store::in_memory(), b"later").await;
         let volunteer = PeerKey::from_bytes([2; 32]);
         let id = source.id();
-        let sharing = Sharing::new(store.clone(), move |_: &PeerKey| Part::Only(vec![Granted::Tree(id)]));
+        let sharing = Sharing::new(store.clone(), move |_: &PeerKey| Part::Only(Needed::tree(id)));
         assert_eq!(sharing.permissions(volunteer, vec![secret]).await, [Permission::Denied]);
         tree(&store, b"later").await;
         assert_eq!(sharing.permissions(volunteer, vec![secret]).await, [Permission::Granted]);

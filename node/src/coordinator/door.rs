@@ -11,7 +11,6 @@ use super::logs::{Logs, Outlook, Standing};
 use super::needs;
 use super::pull::Pulls;
 use crate::artifact::need::Needed;
-use crate::artifact::sharing::Granted;
 use crate::clock::Clock;
 use crate::hearsay::Hearsay;
 use crate::network::{Caller, Network};
@@ -22,7 +21,7 @@ use protocol::farm::holding::Finished;
 use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
 use protocol::platform::Capability;
 use protocol::report::{Outcome, Report};
-use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Request, Source, Subscription};
+use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Request, Subscription};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
 use protocol::wire::{
@@ -103,25 +102,16 @@ impl Door {
 
     /// What a volunteer may fetch for the leases it holds at the moment: their recipes and the sources handed over for them.
     #[must_use]
-    pub fn granted_to(&self, volunteer: PeerKey) -> Vec<Granted> {
+    pub fn granted_to(&self, volunteer: PeerKey) -> Needed {
         let requests: Vec<Signed> = self.ledger.read(|farm| {
             let jobs = farm.leases_of(volunteer).filter_map(|lease| farm.job(lease.job));
             jobs.map(|job| job.signed.clone()).collect()
         });
         // The farm took them in, so each was opened and checked before.
         let specs = requests.iter().filter_map(|signed| Some(signed.payload_unchecked::<Request>().ok()?.spec));
-        specs
-            .flat_map(|spec| {
-                let source = match spec.source {
-                    Source::Tree(id) => Some(Granted::Tree(id)),
-                    // Published as it is, and here only if this node volunteers and has fetched it.
-                    Source::Archive { digest, .. } => Some(Granted::Blob(digest)),
-                    Source::Inline | Source::Git { .. } => None,
-                };
-                [Some(Granted::Blob(spec.recipe.0)), source]
-            })
-            .flatten()
-            .collect()
+        let mut needed = Needed::default();
+        needed.extend(specs.map(|spec| Needed::by(&spec)));
+        needed
     }
 
     /// What living jobs need of this coordinator's store.
