@@ -2,6 +2,8 @@
 
 use crate::barn::{Barn, Person, recipe};
 use crate::deadline::{BUILD, SOON, wait_for};
+use crate::farm::Process;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,7 +71,7 @@ fn a_flipped_byte_reaches_nobody_and_is_fetched_again() {
         return;
     }
     let mut barn = Barn::found(&[]);
-    let _volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
+    let volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
     let me = barn.person("me");
     let made = builds(&me, &large(&barn), "flipped");
     let home = barn.farm.folder().join("coordinator");
@@ -93,6 +95,9 @@ fn a_flipped_byte_reaches_nobody_and_is_fetched_again() {
         let output = format!("fetched-{nr}");
         let fetched = me.asks(&["fetch", made["build_key"].as_str().unwrap(), "--output", &output], 0);
         assert_eq!(fetched["files"][0]["digest"], made["files"][0]["digest"]);
+        // Who is asked for which chunk is decided by who is faster: now and then the volunteer is not there to be.
+        let _stopped = Stopped::new(&volunteer.process);
+        me.runs(&["fetch", made["build_key"].as_str().unwrap(), "--output", &format!("alone-{nr}")]);
         aside.exists().then_some(())
     });
     wait_for("the chunk to be fetched again", BUILD, || {
@@ -136,4 +141,20 @@ fn blobs(home: &Path) -> Vec<PathBuf> {
 fn stored_bytes(home: &Path) -> u64 {
     // A blob may be evicted while it is looked at.
     blobs(home).iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).sum()
+}
+
+/// A process that stands still while this lives.
+struct Stopped<'a>(&'a Process);
+
+impl<'a> Stopped<'a> {
+    fn new(process: &'a Process) -> Self {
+        process.signal(Signal::STOP);
+        Self(process)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
+    }
 }
