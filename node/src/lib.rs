@@ -20,7 +20,7 @@ pub mod hearsay;
 pub mod home;
 pub mod network;
 pub mod node;
-mod opening;
+pub mod opening;
 mod ports;
 pub mod router;
 pub mod shutdown;

@@ -32,7 +32,7 @@ use crate::hearsay::Hearsay;
 use crate::home::{Home, HomeError, HomeLock, KeyName, Serving};
 use crate::network::config::{Dht, NetworkConfig, StartError as NetworkError};
 use crate::network::{self, IncomingBulk, IncomingRaft, Keep, Network, News};
-use crate::opening;
+use crate::opening::{self, OpenError};
 use crate::ports;
 use crate::router::{Calls, Router};
 use crate::signpost;
@@ -79,10 +79,10 @@ pub enum StartError {
     /// The farm cannot be found, founded or joined.
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    /// The index cannot be opened.
-    #[error("the index in this home cannot be opened: {0}")]
-    Index(#[from] sled::Error),
-    /// The store cannot be opened.
+    /// Store and index cannot be opened.
+    #[error(transparent)]
+    Opening(#[from] OpenError),
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The network cannot be started.
@@ -421,7 +421,7 @@ impl Base {
         coordinators: Coordinators,
         door: Option<Door>,
     ) -> Result<Uploads, StartError> {
-        self.store.share_judged().await?;
+        self.store.publish_judged().await?;
         let uploads = Uploads::default();
         let shelf = Arc::new(Both(self.store.clone(), uploads.clone()));
         let local = self.network.local();

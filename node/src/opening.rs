@@ -10,7 +10,6 @@ use crate::artifact::Store;
 use crate::artifact::index::IndexError;
 use crate::artifact::store::StoreError;
 use crate::home::{Home, HomeError};
-use crate::node::StartError;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,17 +28,31 @@ const SMALL_BYTES: u64 = 64 << 20;
 /// How many times the bytes of its records a database may take.
 const BLOAT: u64 = 16;
 
+/// Why store and index cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The home cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The index cannot be opened.
+    #[error("the index in this home cannot be opened: {0}")]
+    Index(#[from] sled::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Opens both; the home is locked by the caller.
 ///
 /// # Errors
 ///
-/// [`StartError`].
-pub(crate) async fn open(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), StartError> {
+/// [`OpenError`].
+pub(crate) async fn open(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), OpenError> {
     let error = match open_both(home, cache_bytes).await {
         Err(error) if is_damage(&error) => error,
         other => return other,
     };
-    let aside = set_aside(home).map_err(StartError::Home)?;
+    let aside = set_aside(home)?;
     tracing::warn!(
         %error,
         aside = %aside.display(),
@@ -59,14 +72,14 @@ pub(crate) fn free_bytes(home: &Home) -> u64 {
     }
 }
 
-async fn open_both(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), StartError> {
+async fn open_both(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), OpenError> {
     let path = home.folder(FOLDER)?;
     let folder = path.clone();
     let opening = tokio::task::spawn_blocking(move || open_database(&folder, cache_bytes));
     // sled panics on some damage.
     let opened = opening.await.unwrap_or_else(|_| Err(sled::Error::ReportableBug("it gave up".to_owned())));
     let index = opened.map_err(|error| match error {
-        sled::Error::Io(error) if !is_decay(&error) => StartError::Home(HomeError::Io { path, error }),
+        sled::Error::Io(error) if !is_decay(&error) => OpenError::Home(HomeError::Io { path, error }),
         error => error.into(),
     })?;
     let store = Store::open(&home.folder("store")?, &index).await?;
@@ -122,8 +135,8 @@ fn copy_rows(from: &sled::Db, to: &sled::Db) -> Result<(), sled::Error> {
 }
 
 /// Whether a new database would do what this one does not.
-fn is_damage(error: &StartError) -> bool {
-    let (StartError::Index(error) | StartError::Store(StoreError::Index(IndexError::Database(error)))) = error else {
+fn is_damage(error: &OpenError) -> bool {
+    let (OpenError::Index(error) | OpenError::Store(StoreError::Index(IndexError::Database(error)))) = error else {
         return false;
     };
     match error {
@@ -198,10 +211,10 @@ mod tests {
 
     #[test]
     fn an_error_of_the_disk_is_no_damage() {
-        let of = |kind: io::ErrorKind| is_damage(&StartError::Index(sled::Error::Io(kind.into())));
+        let of = |kind: io::ErrorKind| is_damage(&OpenError::Index(sled::Error::Io(kind.into())));
         assert!(!of(io::ErrorKind::StorageFull) && !of(io::ErrorKind::PermissionDenied) && !of(io::ErrorKind::Other));
         assert!(of(io::ErrorKind::InvalidData) && of(io::ErrorKind::UnexpectedEof));
-        assert!(is_damage(&StartError::Index(sled::Error::Corruption { at: None, bt: () })));
+        assert!(is_damage(&OpenError::Index(sled::Error::Corruption { at: None, bt: () })));
     }
 
     #[test]

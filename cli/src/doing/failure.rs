@@ -14,6 +14,7 @@ use node::founding::MembershipError;
 use node::home::HomeError;
 use node::network::{CallError, StartError as NetworkError};
 use node::node::StartError;
+use node::opening::OpenError;
 use node::source::FetchError;
 use node::source::git::ResolveError;
 use node::volunteer::staff::StaffError;
@@ -224,6 +225,7 @@ pub(super) fn of_transfer(error: &TransferError) -> Failure {
 pub(super) fn of_start(error: StartError) -> Failure {
     match error {
         StartError::Home(error)
+        | StartError::Opening(OpenError::Home(error))
         | StartError::Membership(MembershipError::Home(error))
         | StartError::Ledger(OpenLedgerError::Home(error)) => of_home(&error),
         StartError::Membership(MembershipError::NoFarm) => Failure::new(Exit::Usage, crate::sentences::no_farm()),
@@ -246,7 +248,7 @@ pub(super) fn of_start(error: StartError) -> Failure {
             "another program may have the port: stop it, or choose another with `--listen ADDR`",
         ),
         StartError::Network(error) => failure(Exit::Usage, error.to_string(), "`node --help` explains the flags"),
-        error @ StartError::Index(_) => failure(
+        error @ StartError::Opening(OpenError::Index(_)) => failure(
             Exit::Infrastructure,
             error.to_string(),
             "move the folder `index` of the home away: it is made anew from the store",

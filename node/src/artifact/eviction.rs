@@ -187,7 +187,7 @@ impl Store {
     pub async fn evict(&self, plan: Plan, needed: Needed) -> Result<Evicted, StoreError> {
         let needed = self.needs().with(needed);
         let evicted = self.run(move |inner| carry_out(inner, &plan, &needed)).await?;
-        self.shared().forget(&evicted.blobs);
+        self.published().forget(&evicted.blobs);
         Ok(evicted)
     }
 }

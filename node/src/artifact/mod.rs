@@ -20,6 +20,7 @@ pub mod gather;
 pub mod import;
 pub mod index;
 pub mod need;
+pub mod published;
 pub mod sharing;
 pub mod store;
 pub mod transfer;

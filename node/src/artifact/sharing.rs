@@ -5,55 +5,16 @@
 //! reason to read somebody's source.
 
 use super::need::Needed;
-use super::store::{Store, StoreError};
+use super::store::Store;
 use super::transfer::{Permission, Permit};
 use futures::future::{BoxFuture, FutureExt as _};
 use protocol::digest::Digest;
 use protocol::id::{ManifestId, PeerKey};
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Chunks of granted trees that are remembered, 32 bytes each; one tree is, however large it is.
 const MAX_REMEMBERED: usize = 1 << 20;
-
-/// Digests of everything that anybody may fetch. Clones share them; only membership is ever asked.
-#[derive(Clone, Debug, Default)]
-pub struct Judged(Arc<RwLock<HashSet<Digest>>>);
-
-impl Judged {
-    /// Whether this blob belongs to a judged artifact.
-    #[must_use]
-    pub fn includes(&self, digest: &Digest) -> bool {
-        // Inserting leaves the set whole.
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
-    }
-
-    /// Takes in a blob that is published for everybody anyway.
-    pub fn add_published(&self, digest: Digest) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(digest);
-    }
-
-    /// Forgets blobs that are here no more.
-    pub(super) fn forget(&self, digests: &[Digest]) {
-        let mut judged = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        for digest in digests {
-            judged.remove(digest);
-        }
-    }
-
-    /// Takes in an artifact with a verdict, if it is here.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub async fn add(&self, store: &Store, id: ManifestId) -> Result<(), StoreError> {
-        let Some(manifest) = store.look_at_manifest(id).await? else { return Ok(()) };
-        let mut judged = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        judged.insert(id.0);
-        judged.extend(manifest.files().flat_map(|(.., chunks)| chunks.iter().copied()));
-        Ok(())
-    }
-}
 
 /// What a peer may have beside what is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +50,7 @@ impl<P> Sharing<P> {
 impl<P: Fn(&PeerKey) -> Part + Send + Sync> Permit for Sharing<P> {
     fn permissions(&self, peer: PeerKey, digests: Vec<Digest>) -> BoxFuture<'_, Vec<Permission>> {
         async move {
-            let judged = |digest: &Digest| self.store.shared().includes(digest);
+            let judged = |digest: &Digest| self.store.published().includes(digest);
             if digests.iter().all(judged) {
                 return vec![Permission::Granted; digests.len()];
             }
@@ -186,7 +147,7 @@ mod tests {
             granted.iter().map(|permission| *permission == Permission::Granted).collect()
         };
         assert_eq!(may(stranger).await, [false; 6], "nothing is judged yet");
-        store.shared().add(&store, artifact.id()).await.unwrap();
+        store.publish(artifact.id()).await.unwrap();
         assert_eq!(may(stranger).await, [true, true, false, false, false, false]);
         assert_eq!(may(volunteer).await, [true, true, true, true, true, false]);
         assert_eq!(may(volunteer).await, [true, true, true, true, true, false], "from memory");

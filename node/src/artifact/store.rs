@@ -21,7 +21,8 @@ pub use batch::{Batch, FileChunks};
 
 use super::index::{Completeness, Index, IndexError};
 use super::need::{Need, Needed, Needs, source_digest};
-use super::{Checking, ChunkSource, Reading, sharing};
+use super::published::Published;
+use super::{Checking, ChunkSource, Reading};
 pub(in crate::artifact) use inner::Inner;
 use protocol::codec::CodecError;
 use protocol::digest::Digest;
@@ -82,7 +83,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
-    judged: sharing::Judged,
+    published: Published,
     needs: Needs,
 }
 
@@ -168,7 +169,7 @@ impl Store {
             if damage.is_some() || !inner.index.is_whole()? {
                 inner.rebuild()?;
             }
-            Ok(Self { inner: Arc::new(inner), judged: sharing::Judged::default(), needs: Needs::default() })
+            Ok(Self { inner: Arc::new(inner), published: Published::default(), needs: Needs::default() })
         })
         .await
     }
@@ -177,7 +178,7 @@ impl Store {
     #[must_use]
     pub fn in_memory() -> Self {
         let inner = Inner::new(Box::new(memory::Memory::new()), Index::in_memory(), Reading::Immediate);
-        Self { inner: Arc::new(inner), judged: sharing::Judged::default(), needs: Needs::default() }
+        Self { inner: Arc::new(inner), published: Published::default(), needs: Needs::default() }
     }
 
     /// Those of `digests` that are not here, in the same order. The others count as wanted: a sweep of loose blobs spares them
@@ -292,14 +293,14 @@ impl Store {
     pub async fn keep_judged(&self, key: BuildKey, judged: Judged, recipe: String) -> Result<(), StoreError> {
         let manifest = judged.verdict.payload_unchecked::<Verdict>()?.manifest;
         self.run(move |inner| inner.keep_judged(key, Kept { judged, recipe })).await?;
-        self.judged.add(self, manifest).await
+        self.publish(manifest).await
     }
 
-    /// What anybody may fetch from here: everything of judged artifacts, once [`Store::share_judged`] was called or they were
+    /// What anybody may fetch from here: everything of judged artifacts, once [`Store::publish_judged`] was called or they were
     /// kept in this run.
     #[must_use]
-    pub fn shared(&self) -> &sharing::Judged {
-        &self.judged
+    pub fn published(&self) -> &Published {
+        &self.published
     }
 
     /// Lets anybody fetch what was judged in earlier runs.
@@ -307,9 +308,17 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn share_judged(&self) -> Result<(), StoreError> {
+    pub async fn publish_judged(&self) -> Result<(), StoreError> {
         for build in self.builds().await? {
-            self.judged.add(self, build.manifest).await?;
+            self.publish(build.manifest).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets anybody fetch a tree, if it is here.
+    pub(super) async fn publish(&self, id: ManifestId) -> Result<(), StoreError> {
+        if let Some(manifest) = self.look_at_manifest(id).await? {
+            self.published.add_tree(&manifest);
         }
         Ok(())
     }

@@ -56,8 +56,8 @@ pub use outcome::{Outcome, SandboxFailure, StepEnd, Usage};
 pub use output::{NotAPattern, OutputPattern};
 pub use probe::Unavailable;
 pub use process::DEATH_TIME;
-pub use sandbox::{ALIAS_DIR, BUILD_DIR, Confinement, HOME_DIR, Sandbox, Step};
-pub use surroundings::Surroundings;
+pub use sandbox::{Confinement, Sandbox, Step};
+pub use surroundings::{ALIAS_DIR, BUILD_DIR, HOME_DIR, Surroundings};
 pub use tool::{Alias, Tool, ToolError};
 pub use workspace::{BUILD_UIDS, BuildUser, FIRST_BUILD_UID, Workspace, WorkspaceError, sweep};
 

@@ -26,16 +26,10 @@ use super::launcher::{Descent, Gate, Launch, LaunchError, Launched, Moment, Stag
 use super::limits::Limits;
 use super::outcome::SandboxFailure;
 use super::seccomp::Filters;
-use super::surroundings::Surroundings;
+use super::surroundings::{ALIAS_DIR, HOME_DIR, Surroundings};
 use super::tool::{Alias, Tool};
 use super::workspace::{Identity, Workspace};
 
-/// Where the work folder usually is inside.
-pub const BUILD_DIR: &str = "/build";
-/// Where `HOME` is inside.
-pub const HOME_DIR: &str = "/home/build";
-/// Where programs are inside that are called otherwise outside.
-pub const ALIAS_DIR: &str = "/tools";
 /// The uid and gid inside.
 const INNER_ID: &str = "1000";
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;

@@ -125,7 +125,7 @@ impl Builder {
         let bytes = bytes.map_err(|error| Failure::Infrastructure(format!("the source cannot be read: {error}")))?;
         self.store.put(vec![bytes.into()]).await.map_err(|error| store_failed(&error))?;
         if archive.audience == Audience::Everybody {
-            self.store.shared().add_published(digest);
+            self.store.published().add(digest);
         }
         Ok(())
     }

@@ -4,11 +4,17 @@
 //! everything that an output must not depend on; a build that comes out the same in both is reproducible as far as that goes.
 //! The clock is not turned: two builds are made at two times anyway.
 
-use super::sandbox::BUILD_DIR;
 use protocol::recipe::Ground;
 use protocol::request::Conditions;
 use std::num::NonZeroU32;
 use std::time::Duration;
+
+/// Where the work folder usually is inside.
+pub const BUILD_DIR: &str = "/build";
+/// Where `HOME` is inside.
+pub const HOME_DIR: &str = "/home/build";
+/// Where programs are inside that are called otherwise outside.
+pub const ALIAS_DIR: &str = "/tools";
 
 /// What differs between conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

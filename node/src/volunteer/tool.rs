@@ -2,8 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::sandbox::{ALIAS_DIR, BUILD_DIR, HOME_DIR};
-use super::surroundings::Surroundings;
+use super::surroundings::{ALIAS_DIR, BUILD_DIR, HOME_DIR, Surroundings};
 
 /// A tool of the volunteer's owner, `--tool NAME=PREFIX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
