@@ -33,15 +33,34 @@ use std::num::NonZeroU8;
 /// Where the fixture stands in the repository.
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/law/golden.txt");
 
+/// Reads the bytes of a word as a peer's would be read, and gives back how it is written.
+pub(crate) type Reread = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// Every word, by name.
 #[derive(Default)]
-struct Words(BTreeMap<String, Vec<u8>>);
+pub(crate) struct Words {
+    pub(crate) bytes: BTreeMap<String, Vec<u8>>,
+    pub(crate) rereads: BTreeMap<String, Reread>,
+}
 
 impl Words {
+    pub(crate) fn all() -> Self {
+        let mut words = Self::default();
+        payloads(&mut words);
+        signed_words(&mut words);
+        calls(&mut words);
+        commands(&mut words);
+        tree(&mut words);
+        words
+    }
+
     /// One word: its bytes decode to it again.
     fn add<T: Serialize + DeserializeOwned + PartialEq + Debug>(&mut self, name: &str, word: &T) {
         let bytes = codec::encode(word);
         assert_eq!(codec::decode::<T>(&bytes, usize::MAX).as_ref(), Ok(word), "{name}");
-        assert!(self.0.insert(name.to_owned(), bytes).is_none(), "{name} stands twice");
+        assert!(self.bytes.insert(name.to_owned(), bytes).is_none(), "{name} stands twice");
+        let reread: Reread = |bytes| codec::decode::<T>(bytes, usize::MAX).ok().map(|word| codec::encode(&word));
+        self.rereads.insert(name.to_owned(), reread);
     }
 
     fn variants<T: Serialize + DeserializeOwned + PartialEq + Debug>(&mut self, name: &str, words: &[T]) {
@@ -52,7 +71,7 @@ impl Words {
 
     fn payload<T: Payload + PartialEq + Debug>(&mut self, name: &str, word: &T) {
         self.add(name, word);
-        assert!(self.0[name].len() <= T::MAX_BYTES, "{name}");
+        assert!(self.bytes[name].len() <= T::MAX_BYTES, "{name}");
     }
 }
 
@@ -214,12 +233,15 @@ fn signed_words(words: &mut Words) {
     let judged = Judged { charter: signed(), verdict: signed(), reports: vec![signed()] };
     words.add("judged", &judged);
     let ticket = Ticket { farm: farm(), coordinators: vec![contact()], peers: vec![] };
-    words.0.insert("ticket.text".to_owned(), ticket.to_string().into_bytes());
-    words.0.insert("id.request".to_owned(), ask().id().0.as_bytes().to_vec());
-    words.0.insert("id.build-key".to_owned(), ask().build_key().0.as_bytes().to_vec());
-    words.0.insert("id.capability".to_owned(), capability().id().0.as_bytes().to_vec());
-    words.0.insert("id.requirement".to_owned(), ask().request().spec.requirement.id().0.as_bytes().to_vec());
-    words.0.insert("id.notice".to_owned(), notice(&ask(), "me").0.as_bytes().to_vec());
+    words.bytes.insert("ticket.text".to_owned(), ticket.to_string().into_bytes());
+    let reread: Reread =
+        |bytes| Some(std::str::from_utf8(bytes).ok()?.parse::<Ticket>().ok()?.to_string().into_bytes());
+    words.rereads.insert("ticket.text".to_owned(), reread);
+    words.bytes.insert("id.request".to_owned(), ask().id().0.as_bytes().to_vec());
+    words.bytes.insert("id.build-key".to_owned(), ask().build_key().0.as_bytes().to_vec());
+    words.bytes.insert("id.capability".to_owned(), capability().id().0.as_bytes().to_vec());
+    words.bytes.insert("id.requirement".to_owned(), ask().request().spec.requirement.id().0.as_bytes().to_vec());
+    words.bytes.insert("id.notice".to_owned(), notice(&ask(), "me").0.as_bytes().to_vec());
 }
 
 fn calls(words: &mut Words) {
@@ -428,7 +450,8 @@ fn tree(words: &mut Words) {
         TreeEntry { path: path("readme"), node: Node::File { mode: Mode::Plain, size: 0, chunks: vec![] } },
     ];
     let manifest = Manifest::new(entries).unwrap();
-    words.0.insert("manifest".to_owned(), manifest.encode());
+    words.bytes.insert("manifest".to_owned(), manifest.encode());
+    words.rereads.insert("manifest".to_owned(), |bytes| Manifest::decode(bytes).ok().map(|manifest| manifest.encode()));
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -437,13 +460,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn the_bytes_of_every_word_are_as_they_were() {
-    let mut words = Words::default();
-    payloads(&mut words);
-    signed_words(&mut words);
-    calls(&mut words);
-    commands(&mut words);
-    tree(&mut words);
-    let now: String = words.0.iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes))).collect();
+    let words = Words::all();
+    let now: String = words.bytes.iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes))).collect();
     if std::env::var_os("GOLDEN").is_some_and(|value| value == "write") {
         std::fs::write(FIXTURE, &now).unwrap();
     }

@@ -7,6 +7,7 @@ mod golden;
 mod holding;
 mod leases;
 mod mail;
+mod mutants;
 mod outcomes;
 mod properties;
 mod queue;
