@@ -10,6 +10,7 @@ use tar::{EntryType, Header};
 use tempfile::TempDir;
 
 mod hostile;
+mod mutants;
 mod zips;
 
 /// An archive under construction, as bytes.
