@@ -1,0 +1,200 @@
+//! What flat means: the median of the last quarter of a run against that of its second quarter.
+//!
+//! In the first quarter a farm fills: stores reach what their owners allow, caches get warm. From then on nothing may grow but
+//! what the farm is to remember: each finished request, for as long as it could be sent once more, a week. That is counted by
+//! the build ([`What::bytes_a_build`]). Beside it each measure has room for its own unrest ([`What::unrest`]).
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// What is measured of a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// Resident bytes.
+    Memory,
+    /// Open files and sockets.
+    Descriptors,
+    Threads,
+    /// Files in its home.
+    Files,
+    /// Bytes of the database.
+    Database,
+    /// Bytes of the farm's log and snapshots.
+    Log,
+    /// Bytes of artifacts.
+    Store,
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    /// Since the run began.
+    pub(crate) at: Duration,
+    /// Builds finished by then.
+    pub(crate) builds: u64,
+    pub(crate) value: u64,
+}
+
+/// One measure of one daemon over a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) who: String,
+    pub(crate) what: What,
+    /// In order of time.
+    pub(crate) points: Vec<Point>,
+}
+
+impl What {
+    const ALL: [Self; 7] =
+        [Self::Memory, Self::Descriptors, Self::Threads, Self::Files, Self::Database, Self::Log, Self::Store];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Memory => "memory KiB",
+            Self::Descriptors => "descriptors",
+            Self::Threads => "threads",
+            Self::Files => "files",
+            Self::Database => "database KiB",
+            Self::Log => "log KiB",
+            Self::Store => "store KiB",
+        }
+    }
+
+    fn shown(self, value: u64) -> u64 {
+        match self {
+            Self::Memory | Self::Database | Self::Log | Self::Store => value >> 10,
+            Self::Descriptors | Self::Threads | Self::Files => value,
+        }
+    }
+
+    /// How far two medians may lie apart although nothing grows.
+    fn unrest(self) -> u64 {
+        match self {
+            // The allocator keeps what a moment needed in which much was done at once.
+            Self::Memory => 4 << 20,
+            Self::Descriptors => 8,
+            // Threads that wait for a disk stay for some seconds.
+            Self::Threads => 16,
+            Self::Files => 60,
+            Self::Database => 1 << 20,
+            // A snapshot is due, and what lies before it is given up, when a segment or a state's worth has come together.
+            Self::Log => 2 << 20,
+            Self::Store => 1 << 20,
+        }
+    }
+
+    /// What each finished build may leave behind for good, in bytes.
+    fn bytes_a_build(self) -> u64 {
+        match self {
+            Self::Memory => 4 << 10,
+            _ => 0,
+        }
+    }
+}
+
+impl Measured {
+    /// The medians of the four quarters of the run, of value and of builds.
+    fn quarters(&self) -> Vec<(u64, u64)> {
+        let Some(end) = self.points.last().map(|point| point.at) else { return Vec::new() };
+        let quarter = |nr: u32| {
+            let within = |point: &&Point| point.at > end * nr / 4 && point.at <= end * (nr + 1) / 4;
+            let points: Vec<&Point> = self.points.iter().filter(within).collect();
+            Some((
+                median(points.iter().map(|point| point.value).collect())?,
+                median(points.iter().map(|point| point.builds).collect())?,
+            ))
+        };
+        (0..4).filter_map(quarter).collect()
+    }
+
+    /// A sentence, if it has grown.
+    pub(crate) fn growth(&self) -> Option<String> {
+        let quarters = self.quarters();
+        let &[_, (second, builds_then), _, (last, builds)] = &quarters[..] else {
+            return Some(format!("{}, {}: not measured in every quarter", self.who, self.what.title()));
+        };
+        let allowed = second + self.what.unrest() + self.what.bytes_a_build() * (builds - builds_then);
+        (last > allowed).then(|| {
+            let [second, last, allowed] = [second, last, allowed].map(|value| self.what.shown(value));
+            format!(
+                "{}, {}: {second} in the second quarter, {last} in the last; up to {allowed} are explained",
+                self.who,
+                self.what.title()
+            )
+        })
+    }
+}
+
+fn median(mut values: Vec<u64>) -> Option<u64> {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+/// Every measure of everybody, quarter by quarter.
+pub(crate) fn table(measured: &[Measured]) -> String {
+    let mut text =
+        format!("{:18} {:13} {:>9} {:>9} {:>9} {:>9}\n", "", "median of quarter", "1st", "2nd", "3rd", "4th");
+    for who in measured.iter().map(|row| &row.who).collect::<BTreeSet<_>>() {
+        for what in What::ALL {
+            let Some(row) = measured.iter().find(|row| row.who == *who && row.what == what) else { continue };
+            write!(text, "{who:18} {:17}", what.title()).unwrap();
+            for (value, _) in row.quarters() {
+                write!(text, " {:>9}", what.shown(value)).unwrap();
+            }
+            text.push_str(match row.growth() {
+                Some(_) => "  grows\n",
+                None => "\n",
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sixteen points, ten builds between two of them.
+    fn measured(what: What, value: impl Fn(u64) -> u64) -> Measured {
+        let point = |nr| Point { at: Duration::from_secs(nr), builds: 10 * nr, value: value(nr) };
+        Measured { who: "me".to_owned(), what, points: (1..=16).map(point).collect() }
+    }
+
+    #[test]
+    fn what_fills_and_stays_is_flat_whatever_a_single_moment_is_like() {
+        let filled = measured(What::Memory, |nr| match nr {
+            0..4 => nr << 20,
+            14 => 1 << 40,
+            _ => 80 << 20,
+        });
+        assert_eq!(filled.growth(), None);
+        assert_eq!(filled.quarters()[1], (80 << 20, 70));
+    }
+
+    #[test]
+    fn what_grows_by_more_than_its_unrest_is_named() {
+        let leak = measured(What::Descriptors, |nr| 20 + nr);
+        let said = "me, descriptors: 27 in the second quarter, 35 in the last; up to 35 are explained";
+        assert_eq!(leak.growth(), None, "eight more are unrest");
+        let leak = measured(What::Descriptors, |nr| 20 + 2 * nr);
+        let said = said.replace("27", "34").replace("35 in", "50 in").replace("to 35", "to 42");
+        assert_eq!(leak.growth(), Some(said));
+    }
+
+    #[test]
+    fn what_every_build_leaves_is_allowed_and_no_more() {
+        let a_build = What::Memory.bytes_a_build();
+        assert_eq!(measured(What::Memory, |nr| 10 * nr * a_build).growth(), None);
+        let twice = measured(What::Memory, |nr| 200 * nr * a_build);
+        assert!(twice.growth().is_some());
+    }
+
+    #[test]
+    fn a_quarter_without_a_point_is_no_proof() {
+        let mut late = measured(What::Files, |_| 7);
+        late.points.retain(|point| point.at > Duration::from_secs(4));
+        assert!(late.growth().unwrap().contains("not measured"));
+        assert!(table(&[late]).contains("me"));
+    }
+}
