@@ -12,6 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use node::clock::Clock;
 use node::coordinator::replica::{Beginning, CarryError, Law, Replica, ReplicaConfig, Seat};
 use node::coordinator::wal::WalConfig;
+use node::database::Database;
 use protocol::farm::command::LawVersion;
 use protocol::time::Timestamp;
 use tokio::runtime::Runtime;
@@ -46,10 +47,10 @@ impl Law for Count {
 }
 
 fn config(folder: &Path) -> ReplicaConfig {
-    let database = sled::Config::new().temporary(true).open().unwrap();
+    let database = Database::temporary().unwrap();
     ReplicaConfig {
         folder: folder.to_owned(),
-        records: database.open_tree("replica").unwrap(),
+        records: database.records("replica"),
         id: 1,
         seat: Seat { peer_id: "bench".into() },
         beginning: Beginning::Alone,

@@ -7,6 +7,7 @@
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use node::artifact::Store;
 use node::artifact::transfer::{Permission, Sink, fetch_artifact, serve};
+use node::database::Database;
 use node::network::{Caller, Command, IncomingBulk, Network};
 use protocol::id::PeerKey;
 use protocol::tree::{Entry, Manifest, Mode, Node, TreePath};
@@ -99,7 +100,7 @@ fn transfer(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("into a store on a disk", providers), |bencher| {
                 let fresh = || {
                     let dir = tempfile::tempdir().unwrap();
-                    let db = sled::Config::new().path(dir.path().join("db")).cache_capacity(4 << 20).open().unwrap();
+                    let db = Database::open(&dir.path().join("db"), 4 << 20).unwrap();
                     let store = runtime.block_on(Store::open(&dir.path().join("store"), &db)).unwrap();
                     (dir, store)
                 };

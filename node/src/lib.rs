@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod coordinators;
+pub mod database;
 pub mod doctor;
 pub mod following;
 pub mod founding;

@@ -26,6 +26,7 @@ use crate::coordinator::open::OpenLedgerError;
 use crate::coordinator::replica::Replica;
 use crate::coordinator::{Coordinator, Ground, open, post};
 use crate::coordinators::Coordinators;
+use crate::database::Database;
 use crate::following::{self, LearnError, Told};
 use crate::founding::{Membership, MembershipError};
 use crate::hearsay::Hearsay;
@@ -160,7 +161,7 @@ impl Node {
         let secret = home.key(KeyName::Node)?;
         let membership = Membership::of(&home, &choice, secret.public())?;
         let cache = if coordinating.is_some() { COORDINATOR_CACHE_BYTES } else { VOLUNTEER_CACHE_BYTES };
-        let (index, store) = opening::open(&home, cache).await?;
+        let (database, store) = opening::open(&home, cache).await?;
         let (leaders, following_leaders) = watch::channel(membership.coordinators()?);
         let (network, inbox) = start_network(&home, &reach, &secret, &membership, following_leaders)?;
         home.remember_listened(&ports::own_of(&network.addresses().await.unwrap_or_default(), &reach.external))?;
@@ -169,7 +170,7 @@ impl Node {
 
         let mut coordinated = None;
         if let Some(config) = coordinating {
-            coordinated = Some(base.coordinate(&index, raft, config).await?);
+            coordinated = Some(base.coordinate(&database, raft, config).await?);
         }
         base.connect();
         let (coordinators, charter) = base.follow_charter(leaders).await?;
@@ -185,6 +186,7 @@ impl Node {
         }
         let door = coordinated.as_ref().map(|coordinated| coordinated.coordinator.door().clone());
         let uploads = base.serve_blobs(bulk, coordinators.clone(), door.clone()).await?;
+        base.tracker.spawn(database.look_after(base.service.clone()));
         base.look_after_store(limit, FarmTies { door: door.clone(), coordinators }).await?;
         let router = Router {
             door,
@@ -311,13 +313,13 @@ impl Base {
 
     async fn coordinate(
         &self,
-        index: &sled::Db,
+        database: &Database,
         raft: mpsc::Receiver<IncomingRaft>,
         config: CoordinatorConfig,
     ) -> Result<Coordinated, StartError> {
         let charter = self.membership.charter.as_ref().ok_or(StartError::Charterless)?;
         let mailer = config.mail.map(Mailer::new).transpose()?;
-        let replica = open::open(&self.home, index, &self.network, &self.clock, charter).await?;
+        let replica = open::open(&self.home, database, &self.network, &self.clock, charter).await?;
         self.tracker.spawn(open::answer(raft, replica.clone(), self.service.clone()));
         let ground = Ground {
             ledger: Ledger::Replicated(replica.clone()),
@@ -481,7 +483,7 @@ impl Base {
 /// [`StartError::Home`] when a daemon runs there, and whatever opening fails with.
 pub async fn open_store(home: &Home) -> Result<(HomeLock, Store), StartError> {
     let lock = home.lock()?;
-    let (_index, store) = opening::open(home, VOLUNTEER_CACHE_BYTES).await?;
+    let (_database, store) = opening::open(home, VOLUNTEER_CACHE_BYTES).await?;
     Ok((lock, store))
 }
 

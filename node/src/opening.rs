@@ -4,15 +4,16 @@
 //! log. So a database that cannot be opened or read is set aside, under a name that says when, and a new one is filled from
 //! the store: a node with a damaged index starts, with a warning. What is set aside is never empty state in disguise: an error
 //! of the disk itself (no space, no permission, a failing read) stops the start, for nothing would be better with a new
-//! database. A database many times larger than what is in it is written anew.
+//! database.
 
 use crate::artifact::Store;
 use crate::artifact::index::IndexError;
 use crate::artifact::store::StoreError;
+use crate::database::Database;
 use crate::home::{Home, HomeError};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The folder of the database, in the home.
@@ -21,12 +22,6 @@ const FOLDER: &str = "index";
 const ASIDE: &str = "index.damaged-";
 /// How many of those stay.
 const ASIDE_KEPT: usize = 2;
-/// While it is written anew.
-const ANEW: &str = "index.new";
-/// A database that takes no more than this is never written anew.
-const SMALL_BYTES: u64 = 64 << 20;
-/// How many times the bytes of its records a database may take.
-const BLOAT: u64 = 16;
 
 /// Why store and index cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +42,7 @@ pub enum OpenError {
 /// # Errors
 ///
 /// [`OpenError`].
-pub(crate) async fn open(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), OpenError> {
+pub(crate) async fn open(home: &Home, cache_bytes: u64) -> Result<(Database, Store), OpenError> {
     let error = match open_both(home, cache_bytes).await {
         Err(error) if is_damage(&error) => error,
         other => return other,
@@ -72,10 +67,10 @@ pub(crate) fn free_bytes(home: &Home) -> u64 {
     }
 }
 
-async fn open_both(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), OpenError> {
+async fn open_both(home: &Home, cache_bytes: u64) -> Result<(Database, Store), OpenError> {
     let path = home.folder(FOLDER)?;
     let folder = path.clone();
-    let opening = tokio::task::spawn_blocking(move || open_database(&folder, cache_bytes));
+    let opening = tokio::task::spawn_blocking(move || Database::open(&folder, cache_bytes));
     // sled panics on some damage.
     let opened = opening.await.unwrap_or_else(|_| Err(sled::Error::ReportableBug("it gave up".to_owned())));
     let index = opened.map_err(|error| match error {
@@ -84,54 +79,6 @@ async fn open_both(home: &Home, cache_bytes: u64) -> Result<(sled::Db, Store), O
     })?;
     let store = Store::open(&home.folder("store")?, &index).await?;
     Ok((index, store))
-}
-
-fn open_database(path: &Path, cache_bytes: u64) -> Result<sled::Db, sled::Error> {
-    let config = |path: &Path| {
-        sled::Config::new().path(path).mode(sled::Mode::LowSpace).cache_capacity(cache_bytes).flush_every_ms(Some(500))
-    };
-    let anew = path.with_file_name(ANEW);
-    // Left by a crash while it was written.
-    absent_is_fine(fs::remove_dir_all(&anew))?;
-    let index = config(path).open()?;
-    // Whatever cannot be read is found now, not in the middle of a build.
-    let content_bytes = content_bytes(&index)?;
-    if !is_bloated(index.size_on_disk()?, content_bytes) {
-        return Ok(index);
-    }
-    tracing::info!(content_bytes, on_disk = index.size_on_disk()?, "the index is written anew: it has grown too large");
-    let copy = config(&anew).open()?;
-    copy_rows(&index, &copy)?;
-    drop((index, copy));
-    fs::remove_dir_all(path)?;
-    fs::rename(&anew, path)?;
-    config(path).open()
-}
-
-fn is_bloated(on_disk: u64, content_bytes: u64) -> bool {
-    on_disk > SMALL_BYTES.max(content_bytes.saturating_mul(BLOAT))
-}
-
-fn content_bytes(index: &sled::Db) -> Result<u64, sled::Error> {
-    let mut bytes = 0;
-    for name in index.tree_names() {
-        for row in &index.open_tree(name)? {
-            let (key, value) = row?;
-            bytes += (key.len() + value.len()) as u64;
-        }
-    }
-    Ok(bytes)
-}
-
-fn copy_rows(from: &sled::Db, to: &sled::Db) -> Result<(), sled::Error> {
-    for name in from.tree_names() {
-        let copy = to.open_tree(&name)?;
-        for row in &from.open_tree(&name)? {
-            let (key, value) = row?;
-            copy.insert(key, value)?;
-        }
-    }
-    to.flush().map(drop)
 }
 
 /// Whether a new database would do what this one does not.
@@ -192,8 +139,8 @@ mod tests {
         let home = Home::open(folder.path()).unwrap();
         let (index, store) = open(&home, CACHE_BYTES).await.unwrap();
         let digest = store.put(vec![b"kept".to_vec().into()]).await.unwrap()[0];
-        index.open_tree("raft").unwrap().insert(b"current", b"record").unwrap();
-        index.flush().unwrap();
+        index.records("raft").put(b"current", b"record").unwrap();
+        index.records("raft").flush().unwrap();
         drop((index, store));
 
         let noise = |seed: u8| (0..4_096).map(|at: usize| (at as u8).wrapping_mul(113) ^ seed).collect::<Vec<_>>();
@@ -215,30 +162,5 @@ mod tests {
         assert!(!of(io::ErrorKind::StorageFull) && !of(io::ErrorKind::PermissionDenied) && !of(io::ErrorKind::Other));
         assert!(of(io::ErrorKind::InvalidData) && of(io::ErrorKind::UnexpectedEof));
         assert!(is_damage(&OpenError::Index(sled::Error::Corruption { at: None, bt: () })));
-    }
-
-    #[test]
-    fn a_database_written_anew_has_every_row_of_every_tree() {
-        let databases = [(), ()].map(|()| sled::Config::new().temporary(true).open().unwrap());
-        let rows = |index: &sled::Db, tree: &str| -> Vec<_> {
-            index.open_tree(tree).unwrap().iter().map(|row| row.unwrap()).collect()
-        };
-        for (tree, count) in [("one", 1_000_u32), ("two", 1)] {
-            let tree = databases[0].open_tree(tree).unwrap();
-            for nr in 0..count {
-                tree.insert(nr.to_be_bytes(), nr.to_le_bytes().repeat(8)).unwrap();
-            }
-        }
-        copy_rows(&databases[0], &databases[1]).unwrap();
-        for tree in ["one", "two"] {
-            assert_eq!(rows(&databases[0], tree), rows(&databases[1], tree));
-        }
-        assert_eq!(content_bytes(&databases[1]).unwrap(), 1_001 * 36);
-    }
-
-    #[test]
-    fn only_a_large_database_with_little_in_it_is_bloated() {
-        assert!(!is_bloated(SMALL_BYTES, 0) && is_bloated(SMALL_BYTES + 1, 0));
-        assert!(!is_bloated(16 << 30, 1 << 30) && is_bloated((16 << 30) + 1, 1 << 30));
     }
 }

@@ -3,6 +3,7 @@
 //! It holds small records only, on sled or in memory, and nothing that the blobs and notes of the store could not give back,
 //! or a second look at where a source is published: a lost or damaged index is rebuilt by a scan. For that reason nobody waits for sled to flush.
 
+use crate::database::{Database, Records};
 use protocol::codec::{self, CodecError};
 use protocol::digest::Digest;
 use protocol::id::{BuildKey, ManifestId};
@@ -78,7 +79,7 @@ pub struct Index {
 /// One kind of record, in the order of its 32-byte keys.
 #[derive(Debug)]
 enum Table {
-    Sled(sled::Tree),
+    Kept(Records),
     Memory(Mutex<BTreeMap<[u8; 32], Vec<u8>>>),
 }
 
@@ -89,18 +90,16 @@ type Row = ([u8; 32], Vec<u8>);
 const WHOLE: [u8; 32] = [0; 32];
 
 impl Index {
-    /// The index in the trees `artifact.*` of a database.
-    ///
-    /// # Errors
-    ///
-    /// [`IndexError::Database`].
-    pub fn open(db: &sled::Db) -> Result<Self, IndexError> {
-        Ok(Self {
-            artifacts: Table::Sled(db.open_tree("artifact.manifests")?),
-            judged: Table::Sled(db.open_tree("artifact.judged")?),
-            sources: Table::Sled(db.open_tree("artifact.sources")?),
-            marks: Table::Sled(db.open_tree("artifact.marks")?),
-        })
+    /// The index in the records `artifact.*` of a database.
+    #[must_use]
+    pub fn open(database: &Database) -> Self {
+        let table = |kind| Table::Kept(database.records(kind));
+        Self {
+            artifacts: table("artifact.manifests"),
+            judged: table("artifact.judged"),
+            sources: table("artifact.sources"),
+            marks: table("artifact.marks"),
+        }
     }
 
     /// An index that ends with the process, and iterates in the same order as the other.
@@ -261,16 +260,14 @@ impl Index {
 impl Table {
     fn get(&self, key: &[u8; 32]) -> Result<Option<Vec<u8>>, IndexError> {
         match self {
-            Self::Sled(tree) => Ok(tree.get(key)?.map(|bytes| bytes.to_vec())),
+            Self::Kept(records) => Ok(records.get(key)?.map(|bytes| bytes.to_vec())),
             Self::Memory(map) => Ok(lock(map).get(key).cloned()),
         }
     }
 
     fn put(&self, key: &[u8; 32], bytes: Vec<u8>) -> Result<(), IndexError> {
         match self {
-            Self::Sled(tree) => {
-                tree.insert(key, bytes)?;
-            }
+            Self::Kept(records) => records.put(key, &bytes)?,
             Self::Memory(map) => {
                 lock(map).insert(*key, bytes);
             }
@@ -280,9 +277,7 @@ impl Table {
 
     fn remove(&self, key: &[u8; 32]) -> Result<(), IndexError> {
         match self {
-            Self::Sled(tree) => {
-                tree.remove(key)?;
-            }
+            Self::Kept(records) => records.remove(key)?,
             Self::Memory(map) => {
                 lock(map).remove(key);
             }
@@ -292,7 +287,7 @@ impl Table {
 
     fn clear(&self) -> Result<(), IndexError> {
         match self {
-            Self::Sled(tree) => tree.clear()?,
+            Self::Kept(records) => records.clear()?,
             Self::Memory(map) => lock(map).clear(),
         }
         Ok(())
@@ -301,15 +296,9 @@ impl Table {
     /// Rows whose key is not 32 bytes long were never written by this program and are passed over.
     fn rows(&self) -> Result<Vec<Row>, IndexError> {
         match self {
-            Self::Sled(tree) => {
-                let mut rows = Vec::new();
-                for row in tree {
-                    let (key, bytes) = row?;
-                    if let Ok(key) = <[u8; 32]>::try_from(key.as_ref()) {
-                        rows.push((key, bytes.to_vec()));
-                    }
-                }
-                Ok(rows)
+            Self::Kept(records) => {
+                let rows = records.rows()?.into_iter();
+                Ok(rows.filter_map(|(key, bytes)| Some((key.as_ref().try_into().ok()?, bytes.to_vec()))).collect())
             }
             Self::Memory(map) => Ok(lock(map).iter().map(|(key, bytes)| (*key, bytes.clone())).collect()),
         }

@@ -23,6 +23,7 @@ use super::index::{Completeness, Index, IndexError};
 use super::need::{Need, Needed, Needs, source_digest};
 use super::published::Published;
 use super::{Checking, ChunkSource, Reading};
+use crate::database::Database;
 pub(in crate::artifact) use inner::Inner;
 use protocol::codec::CodecError;
 use protocol::digest::Digest;
@@ -157,10 +158,10 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::Disk`] or [`StoreError::Index`].
-    pub async fn open(dir: &Path, db: &sled::Db) -> Result<Self, StoreError> {
+    pub async fn open(dir: &Path, db: &Database) -> Result<Self, StoreError> {
         let (dir, db) = (dir.to_owned(), db.clone());
         pooled(move || {
-            let index = Index::open(&db)?;
+            let index = Index::open(&db);
             let inner = Inner::new(Box::new(disk::Disk::open(&dir)?), index, Reading::Blocks);
             let damage = inner.index.check().err();
             if let Some(error) = &damage {

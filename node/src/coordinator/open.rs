@@ -4,6 +4,7 @@ use super::ledger::{EVENTS_KEPT, Ledger, LedgerError};
 use super::replica::{Beginning, CarryError, OpenError, Replica, ReplicaConfig, Seat};
 use super::wal::WalConfig;
 use crate::clock::Clock;
+use crate::database::Database;
 use crate::home::{Home, HomeError};
 use crate::network::{CallError, IncomingRaft, Network};
 use futures::FutureExt as _;
@@ -24,9 +25,6 @@ pub enum OpenLedgerError {
     /// The home cannot be used.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The records of snapshots cannot be opened.
-    #[error("the records of snapshots cannot be opened: {0}")]
-    Records(#[from] sled::Error),
     /// The log cannot be opened.
     #[error("the farm's log cannot be opened: {0}")]
     Log(#[from] OpenError),
@@ -51,7 +49,7 @@ pub enum OpenLedgerError {
 /// [`OpenLedgerError`].
 pub async fn open(
     home: &Home,
-    index: &sled::Db,
+    database: &Database,
     network: &Network,
     clock: &Clock,
     charter: &Signed,
@@ -65,7 +63,7 @@ pub async fn open(
     let folder = home.folder("raft")?;
     let config = ReplicaConfig {
         folder: folder.clone(),
-        records: index.open_tree("raft")?,
+        records: database.records("raft"),
         id: raft_id(&local),
         seat: Seat { peer_id: local.to_string() },
         beginning: if coordinators.first() == Some(&local) { Beginning::Alone } else { Beginning::Invited },

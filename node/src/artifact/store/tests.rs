@@ -5,6 +5,7 @@ use super::*;
 use crate::artifact::eviction::Policy;
 use crate::artifact::index::Completeness;
 use crate::artifact::need::Needed;
+use crate::database::Database;
 use protocol::id::{FarmId, LeaseId, ReportId};
 use protocol::report::{Fingerprint, Holding, Outcome, Report, Reproducibility, Smoke, Verdict};
 use protocol::signed::{Payload, SecretKey, Signed};
@@ -26,13 +27,13 @@ const POLICY: Policy = Policy {
 /// A home on a disk, whose store can be opened again and again.
 struct Home {
     dir: tempfile::TempDir,
-    db: sled::Db,
+    db: Database,
 }
 
 impl Home {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let db = sled::Config::new().path(dir.path().join("db")).cache_capacity(4 << 20).open().unwrap();
+        let db = Database::open(&dir.path().join("db"), 4 << 20).unwrap();
         Self { dir, db }
     }
 
@@ -455,8 +456,7 @@ async fn an_index_with_records_that_cannot_be_read_is_filled_anew() {
     let store = home.open().await;
     let manifest = artifact(&store, blob(1, 100)).await;
     drop(store);
-    let tree = home.db.open_tree("artifact.manifests").unwrap();
-    tree.insert(manifest.id().0.as_bytes(), b"\x01nonsense").unwrap();
+    home.db.records("artifact.manifests").put(manifest.id().0.as_bytes(), b"\x01nonsense").unwrap();
     let store = home.open().await;
     assert!(store.has_artifact(manifest.id()).await.unwrap());
 }
@@ -508,7 +508,7 @@ async fn a_lost_index_is_rebuilt_from_blobs_and_notes() {
     std::fs::remove_file(home.path(&Digest::of(&blob(2, 100)))).unwrap();
     std::fs::write(home.store_dir().join("notes/judged").join(Digest::of(b"torn").to_string()), b"torn").unwrap();
 
-    let empty = sled::Config::new().temporary(true).open().unwrap();
+    let empty = Database::temporary().unwrap();
     let store = Store::open(&home.store_dir(), &empty).await.unwrap();
     assert!(store.has_artifact(whole.id()).await.unwrap());
     assert!(!store.has_artifact(torn.id()).await.unwrap());

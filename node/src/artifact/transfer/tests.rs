@@ -4,6 +4,7 @@
 use super::frame::{Ask, Head, Reply};
 use super::*;
 use crate::artifact::{Checking, ChunkSource, Reading, Store};
+use crate::database::Database;
 use crate::network::{BulkStream, Caller, Command, IncomingBulk, Network};
 use futures::future::BoxFuture;
 use proptest::prelude::*;
@@ -641,7 +642,7 @@ async fn stores_on_disks_exchange_artifacts_across_threads() {
     let mut homes = Vec::new();
     for _ in 0..2 {
         let home = tempfile::tempdir().unwrap();
-        let db = sled::Config::new().path(home.path().join("db")).cache_capacity(4 << 20).open().unwrap();
+        let db = Database::open(&home.path().join("db"), 4 << 20).unwrap();
         let store = Store::open(&home.path().join("store"), &db).await.unwrap();
         let rounds = store.sync_rounds();
         fetch(&network_of(from), &manifest, &[1, 2], Sink::Store(store.clone())).await.unwrap();

@@ -48,6 +48,7 @@ pub use snapshot::SnapshotError;
 pub use types::{Batch, CodecError, NodeId, Replies, Seat, SnapshotImage, Stamped, Types};
 
 use crate::clock::Clock;
+use crate::database::Records;
 
 use super::wal::{Repair, Syncs, Wal, WalConfig, WalError};
 use log::LogStore;
@@ -77,7 +78,7 @@ pub struct ReplicaConfig {
     /// Folder of log and snapshots; made if it is not there.
     pub folder: PathBuf,
     /// Where the current snapshot is recorded.
-    pub records: sled::Tree,
+    pub records: Records,
     /// This coordinator's number.
     pub id: NodeId,
     /// This coordinator's place.

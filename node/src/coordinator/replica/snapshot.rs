@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::coordinator::wal::Syncs;
+use crate::database::Records;
 
 use super::types::{CodecError, SnapshotImage, SnapshotMeta, decode, encode};
 
@@ -28,7 +29,7 @@ const DIGEST_BYTES: usize = 32;
 const SUFFIX: &str = "snapshot";
 const UNFINISHED_SUFFIX: &str = "new";
 /// Key of the record in sled.
-const CURRENT: &str = "current";
+const CURRENT: &[u8] = b"current";
 
 /// Largest state that is unpacked, in bytes; far above what a farm holds, it stops a hostile image.
 const STATE_BYTES_MAX: u64 = 4 << 30;
@@ -122,28 +123,34 @@ struct Record {
     bytes: u64,
 }
 
+impl Record {
+    fn of(meta: &SnapshotMeta, image: &SnapshotImage) -> Self {
+        Self {
+            name: name(meta, image),
+            last_index: meta.last_log_id.map(|log_id| log_id.index),
+            digest: Sha256::digest(&image.0).into(),
+            bytes: image.0.len() as u64,
+        }
+    }
+}
+
 /// The snapshots of one coordinator: one current file, and its record. Blocks on the disk.
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotStore {
     folder: PathBuf,
-    records: sled::Tree,
+    records: Records,
 }
 
 impl SnapshotStore {
     /// `folder` is made if it is not there.
-    pub(super) fn open(folder: PathBuf, records: sled::Tree) -> Result<Self, SnapshotError> {
+    pub(super) fn open(folder: PathBuf, records: Records) -> Result<Self, SnapshotError> {
         Syncs::default().make_folder(&folder).map_err(SnapshotError::io("make the snapshots' folder"))?;
         Ok(Self { folder, records })
     }
 
     /// Keeps `image` and forgets older ones; it is on disk when this returns.
     pub(super) fn save(&self, meta: &SnapshotMeta, image: &SnapshotImage) -> Result<(), SnapshotError> {
-        let record = Record {
-            name: name(meta, image),
-            last_index: meta.last_log_id.map(|log_id| log_id.index),
-            digest: Sha256::digest(&image.0).into(),
-            bytes: image.0.len() as u64,
-        };
+        let record = Record::of(meta, image);
         let path = self.folder.join(&record.name);
         let unfinished = path.with_extension(UNFINISHED_SUFFIX);
         let write = || -> io::Result<()> {
@@ -154,7 +161,7 @@ impl SnapshotStore {
             File::open(&self.folder)?.sync_all()
         };
         write().map_err(SnapshotError::io("write a snapshot"))?;
-        self.records.insert(CURRENT, encode(&record)?)?;
+        self.records.put(CURRENT, &encode(&record)?)?;
         self.records.flush()?;
         for (_, older) in self.list()? {
             if older != path {
@@ -177,6 +184,8 @@ impl SnapshotStore {
                     if let Some(record) = record.filter(|record| record.last_index > found) {
                         return Err(SnapshotError::Lost { name: record.name });
                     }
+                    // The database may have been made anew: from now on this snapshot is missed again if it goes.
+                    self.records.put(CURRENT, &encode(&Record::of(&header.meta, &image))?)?;
                     return Ok(Some((header.meta, image)));
                 }
                 Err(error) => {

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
+use crate::database::Database;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -65,15 +66,15 @@ impl Law for Tally {
     }
 }
 
-fn records() -> sled::Tree {
-    sled::Config::new().temporary(true).open().unwrap().open_tree("replica").unwrap()
+fn records() -> Records {
+    Database::temporary().unwrap().records("replica")
 }
 
 fn nobody() -> Carry {
     Arc::new(|_, _, _, _| Box::pin(async { Err(CarryError::Unreachable("alone".into())) }))
 }
 
-fn alone(folder: &Path, records: sled::Tree) -> ReplicaConfig {
+fn alone(folder: &Path, records: Records) -> ReplicaConfig {
     ReplicaConfig {
         folder: folder.to_owned(),
         records,
@@ -217,7 +218,7 @@ async fn stamps_never_run_backwards() {
 }
 
 /// A replica with a snapshot behind it and commands after that, closed; and how many were said.
-async fn with_snapshot(home: &Path, records: &sled::Tree) -> u64 {
+async fn with_snapshot(home: &Path, records: &Records) -> u64 {
     let replica = Replica::<Tally>::open(alone(home, records.clone())).await.unwrap();
     let mut last = 0;
     while snapshots(home).is_empty() {
@@ -249,6 +250,18 @@ async fn a_snapshot_and_the_log_behind_it_give_the_state_again() {
         assert_eq!(replica.last_index(), last);
         replica.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_found_without_a_record_is_missed_when_it_goes() {
+    let home = tempfile::tempdir().unwrap();
+    with_snapshot(home.path(), &records()).await;
+    let anew = records();
+    Replica::<Tally>::open(alone(home.path(), anew.clone())).await.unwrap().close().await.unwrap();
+    let [path] = &snapshots(home.path())[..] else { panic!("one snapshot") };
+    std::fs::remove_file(path).unwrap();
+    let opened = Replica::<Tally>::open(alone(home.path(), anew)).await;
+    assert!(matches!(opened, Err(OpenError::Snapshot(SnapshotError::Lost { .. }))));
 }
 
 #[tokio::test]

@@ -277,6 +277,23 @@ fn purged_segments_go_and_what_a_crash_left_of_them_does_no_harm() {
 }
 
 #[test]
+fn a_log_that_is_purged_now_and_then_stays_small_although_no_segment_is_ever_full() {
+    let home = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(home.path(), &LARGE).unwrap();
+    let bytes = || segments(home.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum::<u64>();
+    for round in 0..20_u64 {
+        let payload = vec![0; 100 << 10];
+        append(&wal, &(round * 2..round * 2 + 2).map(|at| (at, payload.clone())).collect::<Vec<_>>());
+        // The latest stay for whoever was away shortly.
+        block_on(wal.purge((round * 2).saturating_sub(2), round.to_be_bytes().to_vec())).unwrap();
+    }
+    assert!(bytes() < LARGE.segment_bytes, "{} bytes for the last few entries", bytes());
+    drop(wal);
+    let (wal, _) = Wal::open(home.path(), &LARGE).unwrap();
+    assert_eq!(wal.entries(), 37..40);
+}
+
+#[test]
 fn the_vote_is_the_last_one_saved_and_a_damaged_one_is_an_error() {
     let home = tempfile::tempdir().unwrap();
     let (wal, _) = Wal::open(home.path(), &LARGE).unwrap();

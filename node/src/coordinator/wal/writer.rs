@@ -24,6 +24,8 @@ pub(super) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 const BATCH_OPERATIONS_MAX: usize = 256;
 /// Payload bytes after which a batch takes no further operation.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// A segment that holds this part of what it may is closed when the log is purged, so that the next purge can delete it.
+const CLOSED_AT_PURGE_PART: u64 = 16;
 /// More than the bytes of a record around its payload.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
@@ -155,6 +157,10 @@ impl Writer {
             self.follow(record);
         }
         self.publish(operations, &records, &spans);
+        let is_purge = |operation: &Operation| matches!(operation, Operation::Purge { .. });
+        if operations.iter().any(is_purge) && self.segment.length() >= self.segment_bytes / CLOSED_AT_PURGE_PART {
+            self.roll()?;
+        }
         self.delete_purged()
     }
 
