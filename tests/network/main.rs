@@ -15,6 +15,7 @@ mod neighbours;
 mod wire;
 
 mod bulk;
+mod crowd;
 mod hostile;
 mod lan;
 mod large_source;

@@ -8,6 +8,7 @@
 //! `SEEDS=n` runs so many seeds instead of 200. `SEED=n` runs one and prints its story.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a run tells its story")]
 
+mod away;
 mod checks;
 mod log;
 mod net;

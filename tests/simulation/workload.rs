@@ -96,7 +96,7 @@ impl Person {
     }
 
     /// The whole errand, tried again when the farm is not reached.
-    async fn run(&self, wish: &Wish, patience: Patience) {
+    pub(crate) async fn run(&self, wish: &Wish, patience: Patience) {
         for _ in 0..4 {
             let errand =
                 Errand { session: &self.session, uploads: &self.uploads, wish, source: None, patience, folder: None };

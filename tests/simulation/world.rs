@@ -196,6 +196,13 @@ impl World {
         }
     }
 
+    /// Makes a volunteer that is down one that builds one thing at a time.
+    pub(crate) fn allow_one_slot(&mut self, number: usize) {
+        if let Some(capability) = &mut self.volunteers[number].capability {
+            capability.slots = 1;
+        }
+    }
+
     fn clock(&self, seat: &Seat) -> Clock {
         let true_ms = START.as_millis() + u64::try_from(self.started.elapsed().as_millis()).unwrap();
         Clock::set_to(Timestamp::from_millis(true_ms + seat.skew_ms - SKEW_MS))

@@ -21,6 +21,8 @@ pub struct AddressError {
 /// Whether addresses of this machine alone are worth remembering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
+    /// It listens within this process alone, as tests do.
+    Process,
     /// Everything this node listens on is loopback (or it listens on nothing): loopback is all there may be.
     Loopback,
     /// It listens on more.
@@ -65,6 +67,9 @@ pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
 /// Whether an address that a peer told us is worth remembering.
 pub(super) fn is_credible(address: &Multiaddr, reach: Reach) -> bool {
     let Some(first) = address.iter().next() else { return false };
+    if matches!(first, Protocol::Memory(_)) {
+        return reach == Reach::Process;
+    }
     let dialable = is_tcp(address) || is_quic(address);
     match ip(&first) {
         Some(ip) if ip.is_loopback() => dialable && reach == Reach::Loopback,
@@ -131,6 +136,11 @@ mod tests {
             assert_eq!(is_credible(&address, Reach::Wide), wide, "{text}");
             assert_eq!(is_credible(&address, Reach::Loopback), loopback, "{text}");
         }
+        let here = parse("/memory/7").unwrap();
+        assert_eq!(
+            [Reach::Wide, Reach::Loopback, Reach::Process].map(|reach| is_credible(&here, reach)),
+            [false, false, true]
+        );
     }
 
     #[test]

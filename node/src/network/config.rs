@@ -111,10 +111,13 @@ pub enum Transports {
     Tcp,
     /// QUIC alone.
     Quic,
+    /// Pipes within this process, secured as TCP is: many nodes in one test. No flag chooses it.
+    Memory,
 }
 
 impl Transports {
-    /// Multiaddrs of all these transports at an IPv4 address, on ports that the system chooses.
+    /// Multiaddrs of all these transports at an IPv4 address, on ports that the system chooses; within this process there are
+    /// no addresses but ports.
     #[must_use]
     pub fn listen_at(self, ip: &str) -> Vec<String> {
         let (tcp, quic) = (format!("/ip4/{ip}/tcp/0"), format!("/ip4/{ip}/udp/0/quic-v1"));
@@ -122,6 +125,7 @@ impl Transports {
             Self::Both => vec![tcp, quic],
             Self::Tcp => vec![tcp],
             Self::Quic => vec![quic],
+            Self::Memory => vec!["/memory/0".to_owned()],
         }
     }
 }

@@ -16,6 +16,7 @@ use super::lanes::Lanes;
 use super::peers::{Errand, MAX_ERRANDS, Peers, Standing, Want};
 use super::redial::Redial;
 use super::strangers::Strangers;
+use super::unreached::Unreached;
 use super::{CallError, Command, Inbox, IncomingBulk, Keep, Network, Outlet, PeerChange, identity, transport};
 use futures::StreamExt as _;
 use futures::future::FutureExt as _;
@@ -60,6 +61,7 @@ pub(super) struct Driver {
     pub(super) peers: Peers,
     pub(super) book: AddressBook,
     pub(super) strangers: Strangers,
+    pub(super) unreached: Unreached,
     pub(super) exchanges: Exchanges,
     pub(super) lanes: Lanes,
     pub(super) streams: VecDeque<IncomingBulk>,
@@ -185,6 +187,7 @@ impl Driver {
             peers: Peers::default(),
             book,
             strangers: Strangers::default(),
+            unreached: Unreached::default(),
             exchanges: Exchanges::default(),
             lanes: Lanes::default(),
             streams: VecDeque::new(),
@@ -297,6 +300,11 @@ impl Driver {
         if peer.is_greeted() {
             return self.do_there(key, errand);
         }
+        if matches!((&peer.standing, &errand.want), (Standing::Apart, Want::Bulk(_)))
+            && let Some(reason) = self.unreached.reason(&key, Instant::now())
+        {
+            return errand.want.fail(CallError::Unreachable { peer: key, reason: reason.to_owned() });
+        }
         if peer.errands.len() >= MAX_ERRANDS {
             return errand.want.fail(CallError::Refused { peer: key, refusal: Refusal::Busy });
         }
@@ -331,6 +339,7 @@ impl Driver {
 
     fn connect(&mut self, contact: &Contact, keep: Keep, reply: oneshot::Sender<Result<(), CallError>>, now: Instant) {
         self.book.learn_contact(contact);
+        self.unreached.forget(&contact.key);
         if keep == Keep::Connected && contact.key != self.local {
             self.peers.entry(contact.key).redial.get_or_insert_with(Redial::default);
         }

@@ -163,7 +163,7 @@ impl Driver {
     fn greeted(&mut self, key: PeerKey, hello: Hello) {
         let said = hello.addresses.iter().filter_map(|text| address::parse(text).ok()).collect();
         let credible = self.credible(said);
-        self.book.learn(key, credible);
+        self.learn(key, credible);
 
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (since, news) = match &peer.standing {

@@ -81,7 +81,7 @@ impl Driver {
             Lane::Open(_) | Lane::Dialing { .. } => false,
         };
         let addresses = self.tcp_addresses(key, peer);
-        if !wanted || self.transports == Transports::Quic || addresses.is_empty() {
+        if !wanted || matches!(self.transports, Transports::Quic | Transports::Memory) || addresses.is_empty() {
             return None;
         }
         let options = DialOpts::peer_id(peer.id)

@@ -42,6 +42,7 @@ impl Driver {
         let opener = if endpoint.is_dialer() { Opener::Us } else { Opener::Them };
         let address = address::without_peer(endpoint.get_remote_address().clone());
         tracing::debug!(peer = ?key, %address, ?opener, "connected");
+        self.unreached.forget(&key);
         let peer = self.peers.entry(key);
         let hellos = greeting::hellos(Instant::now());
         peer.links.push(Link { id: connection, address, opener, carries: Carries::Streams, hellos });
@@ -126,6 +127,9 @@ impl Driver {
             }
             other => reason(other),
         };
+        if matches!(error, DialError::Transport(_) | DialError::WrongPeerId { .. }) {
+            self.unreached.remember(key, reason.clone(), Instant::now());
+        }
         let peer = self.peers.entry(key);
         peer.standing = Standing::Apart;
         peer.fail_errands(&CallError::Unreachable { peer: key, reason });
@@ -192,7 +196,16 @@ impl Driver {
                 kad.add_address(&peer_id, address.clone());
             }
         }
-        self.book.learn(key, credible);
+        self.learn(key, credible);
+    }
+
+    /// Remembers where a peer was said to be; a place that was not known is a reason to dial it again.
+    pub(super) fn learn(&mut self, key: PeerKey, addresses: Vec<Multiaddr>) {
+        let known = self.book.of(&key);
+        if addresses.iter().any(|address| !known.contains(address)) {
+            self.unreached.forget(&key);
+        }
+        self.book.learn(key, addresses);
     }
 
     pub(super) fn on_mdns(&mut self, event: mdns::Event) {
@@ -203,7 +216,7 @@ impl Driver {
             if credible.is_empty() || key == self.local || self.strangers.is_avoided(&id) {
                 continue;
             }
-            self.book.learn(key, credible);
+            self.learn(key, credible);
             if matches!(self.peers.entry(key).standing, Standing::Apart) {
                 self.dial(key);
             }

@@ -7,7 +7,8 @@
 //!
 //! Map: [`config`] and `driver` begin; `transport`, `behaviour` and `frames` set libp2p up. The driver's parts, one noun each:
 //! `links` (connections), `greeting` (Hello), `calls` and `ourselves`, `lanes` and `bulk` (streams), `gossip`, `dht` and
-//! `whispers` between them, `whereabouts` (own addresses). What it remembers: `peers`, `book`, `redial`, `strangers`.
+//! `whispers` between them, `whereabouts` (own addresses); for tests `memory`. What it remembers: `peers`, `book`, `redial`, `strangers`,
+//! `unreached`.
 //!
 //! The network promises that a [`Caller`] is the peer at the other end of an authenticated connection that has exchanged
 //! `Hello`, and that nothing larger than the limits of [`protocol::wire`] and [`protocol::gossip`] comes through. It never
@@ -27,6 +28,7 @@ mod greeting;
 pub mod identity;
 mod lanes;
 mod links;
+pub mod memory;
 mod ourselves;
 mod peers;
 mod redial;
@@ -35,6 +37,7 @@ mod strangers;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod unreached;
 mod whereabouts;
 mod whispers;
 

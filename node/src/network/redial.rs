@@ -62,6 +62,24 @@ mod tests {
         assert_eq!(pause(u32::MAX), LONGEST);
     }
 
+    /// However long a peer was away: it is dialled within seconds of its return, and was not stormed meanwhile.
+    #[test]
+    fn hours_of_failure_change_nothing() {
+        let (mut redial, start) = (Redial::default(), Instant::now());
+        let (mut now, mut attempts) = (start, 0);
+        redial.lost(now, GOOD);
+        while now - start < Duration::from_secs(24 * 3_600) {
+            let before = now;
+            while !redial.is_due(now) {
+                now += Duration::from_millis(100);
+            }
+            assert!(now - before <= LONGEST.mul_f64(1.2) + Duration::from_millis(100), "{:?}", now - before);
+            attempts += 1;
+            redial.lost(now, Duration::ZERO);
+        }
+        assert!((9_000..=13_600).contains(&attempts), "{attempts} attempts in a day");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_good_connection_starts_the_back_off_anew() {
         let mut redial = Redial::default();

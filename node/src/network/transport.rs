@@ -1,9 +1,11 @@
-//! TCP (TLS first, Noise second, yamux) and QUIC, with names resolved.
+//! TCP (TLS first, Noise second, yamux) and QUIC, with names resolved; for tests, pipes within this process instead of TCP.
 //!
 //! TLS comes first because AES in hardware beats ChaCha20 for bulk; a peer without it falls back to Noise.
 
 use super::config::{StartError, Transports};
+use super::memory;
 use futures::future::{BoxFuture, Either};
+use futures::io::{BufReader, BufWriter};
 use futures::prelude::*;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::timeout::TransportTimeout;
@@ -16,6 +18,10 @@ use std::time::Duration;
 
 /// Streams that may be open on one connection: those of bulk, and room for calls, gossip and the DHT.
 const STREAMS: u32 = 1_024;
+/// What is read from a socket at once: TLS by itself asks for 4 KiB at a time.
+const READ_BYTES: usize = 32 << 10;
+/// What is gathered before it is encrypted: the head of a frame of the multiplexer and its body are one write.
+const WRITE_BYTES: usize = 32 << 10;
 /// How long a connection may take to be set up and secured.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -37,6 +43,7 @@ fn numeric(pair: &Keypair, which: Transports) -> Result<Connections, StartError>
         Transports::Both => (Some(tcp(pair)?), Some(quic(pair))),
         Transports::Tcp => (Some(tcp(pair)?), None),
         Transports::Quic => (None, Some(quic(pair))),
+        Transports::Memory => (Some(secured(memory::pipes(), pair)?), None),
     };
     let both = optional(quic).or_transport(optional(tcp)).map(|either, _| match either {
         Either::Left(connection) | Either::Right(connection) => connection,
@@ -49,9 +56,19 @@ fn optional<T>(transport: Option<T>) -> OptionalTransport<T> {
 }
 
 fn tcp(pair: &Keypair) -> Result<Connections, StartError> {
+    secured(tcp::tokio::Transport::new(tcp::Config::default()), pair)
+}
+
+/// Connections over pipes of bytes: secured, then shared by many streams.
+fn secured<T>(pipes: T, pair: &Keypair) -> Result<Connections, StartError>
+where
+    T: libp2p::Transport<Error: Send + Sync, Dial: Send, ListenerUpgrade: Send> + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(STREAMS as usize);
-    let transport = tcp::tokio::Transport::new(tcp::Config::default())
+    let transport = pipes
+        .map(|pipe, _| BufReader::with_capacity(READ_BYTES, pipe))
         .upgrade(Version::V1Lazy)
         .authenticate(TlsThenNoise::new(pair)?)
         .multiplex(muxer)
@@ -70,7 +87,7 @@ fn quic(pair: &Keypair) -> Connections {
 #[derive(Clone)]
 struct TlsThenNoise(SelectUpgrade<tls::Config, noise::Config>);
 
-type Secured<C> = (PeerId, Either<tls::TlsStream<C>, noise::Output<C>>);
+type Secured<C> = (PeerId, BufWriter<Either<tls::TlsStream<C>, noise::Output<C>>>);
 
 impl TlsThenNoise {
     fn new(pair: &Keypair) -> Result<Self, StartError> {
@@ -95,7 +112,7 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrad
     type Future = BoxFuture<'static, io::Result<Secured<C>>>;
 
     fn upgrade_inbound(self, socket: C, info: Self::Info) -> Self::Future {
-        self.0.upgrade_inbound(socket, info).map_ok(secured).map_err(io::Error::other).boxed()
+        self.0.upgrade_inbound(socket, info).map_ok(either_way).map_err(io::Error::other).boxed()
     }
 }
 
@@ -105,13 +122,16 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
     type Future = BoxFuture<'static, io::Result<Secured<C>>>;
 
     fn upgrade_outbound(self, socket: C, info: Self::Info) -> Self::Future {
-        self.0.upgrade_outbound(socket, info).map_ok(secured).map_err(io::Error::other).boxed()
+        self.0.upgrade_outbound(socket, info).map_ok(either_way).map_err(io::Error::other).boxed()
     }
 }
 
-fn secured<C>(either: Either<(PeerId, tls::TlsStream<C>), (PeerId, noise::Output<C>)>) -> Secured<C> {
-    match either {
+fn either_way<C: AsyncRead + AsyncWrite + Unpin>(
+    either: Either<(PeerId, tls::TlsStream<C>), (PeerId, noise::Output<C>)>,
+) -> Secured<C> {
+    let (peer, stream) = match either {
         Either::Left((peer, stream)) => (peer, Either::Left(stream)),
         Either::Right((peer, stream)) => (peer, Either::Right(stream)),
-    }
+    };
+    (peer, BufWriter::with_capacity(WRITE_BYTES, stream))
 }

@@ -4,6 +4,7 @@
 //! goes into `Hello`, into tickets and into the DHT.
 
 use super::address::{self, Reach};
+use super::config::Transports;
 use super::driver::Driver;
 use super::gossip::validator::wall_clock;
 use libp2p::Multiaddr;
@@ -28,9 +29,13 @@ impl Driver {
         Hello { clock: wall_clock(), addresses: texts(&self.addresses()), ..self.hello.clone() }
     }
 
-    /// Whether loopback addresses are worth believing: only where nothing else is listened on.
+    /// Which addresses are worth believing: those of loopback only where nothing else is listened on.
     pub(super) fn reach(&self) -> Reach {
-        if self.swarm.listeners().all(address::is_loopback) { Reach::Loopback } else { Reach::Wide }
+        match self.transports {
+            Transports::Memory => Reach::Process,
+            _ if self.swarm.listeners().all(address::is_loopback) => Reach::Loopback,
+            _ => Reach::Wide,
+        }
     }
 
     /// Where this node can be reached, best first: external, then TCP, then QUIC; loopback only if there is nothing else.

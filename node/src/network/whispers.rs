@@ -72,7 +72,7 @@ impl Driver {
             );
             if let (Ok(addresses), Some(key)) = (known, identity::peer_key(&peer)) {
                 let credible = self.credible(addresses);
-                self.book.learn(key, credible);
+                self.learn(key, credible);
             }
         }
     }

@@ -53,6 +53,7 @@ fn config(seed: u8, transports: Transports) -> NetworkConfig {
         Transports::Both => &["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"],
         Transports::Tcp => &["/ip4/127.0.0.1/tcp/0"],
         Transports::Quic => &["/ip4/127.0.0.1/udp/0/quic-v1"],
+        Transports::Memory => &["/memory/0"],
     };
     NetworkConfig {
         listen: listen.iter().map(ToString::to_string).collect(),
