@@ -13,7 +13,7 @@
 //! that each serves as much as it can. More providers may arrive while it runs. An idle provider doubles the oldest piece that
 //! another still owes. Every chunk is compared with its digest before it counts. Whoever sends wrong bytes or broken frames is
 //! banned for this artifact and named in [`Sources`]; whoever makes no progress for ten seconds, or is sixteen times slower
-//! than the best, is left. What is already in the [`Sink`] is verified and not fetched again. Memory is bounded by two pieces
+//! than the best, is left. What is already in the [`Sink`] is verified and not fetched again. Memory is bounded by four pieces
 //! of at most 4 MiB for each provider.
 //!
 //! # The serving side

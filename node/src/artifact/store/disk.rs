@@ -6,12 +6,13 @@
 //!
 //! Syncing waits twice however many blobs there are: up to [`ONE_BY_ONE`] files or folders are synced side by side, each by
 //! a thread of its own; more are left to one `syncfs`, which is cheaper than a thousand journal commits but writes out
-//! whatever else is dirty on that filesystem.
+//! whatever else is dirty on that filesystem. Writing out begins as soon as a large blob is written, so that whoever syncs a
+//! batch at its end waits for the last of it only.
 
 use super::shelf::{ASIDE_FOR, Listed, Note, NoteKey, Place, Presence, Shelf, Staged};
 use protocol::digest::Digest;
 use protocol::time::Timestamp;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{Advice, AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -24,6 +25,9 @@ use tokio_util::bytes::Bytes;
 
 /// The most files or folders that are synced each by itself.
 const ONE_BY_ONE: usize = 16;
+
+/// Blobs of this size are written out at once; smaller ones gain from being written out together.
+const WRITE_OUT_BYTES: usize = 256 << 10;
 
 /// Damaged blobs that are kept for whoever looks into the damage; the oldest make room.
 pub(super) const QUARANTINED: usize = 64;
@@ -190,6 +194,12 @@ impl Shelf for Disk {
             // A full disk is the likely cause: give back what was taken, and report the cause, not the tidying.
             let _removed = self.discard(&staged);
             return Err(error);
+        }
+        if bytes.len() >= WRITE_OUT_BYTES
+            // Bytes that will not be read soon are written out now, without a wait: what syncing does again is cheap then.
+            && let Err(error) = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)
+        {
+            tracing::debug!(%error, "the system takes no advice about a file");
         }
         Ok(staged)
     }

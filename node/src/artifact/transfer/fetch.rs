@@ -24,6 +24,8 @@ use tokio_util::bytes::Bytes;
 
 /// How many requests one provider owes at a time.
 const WINDOW: usize = 3;
+/// How many pieces of one provider are verified and written at a time, while the next is read.
+const KEEPING: usize = 2;
 /// How often the speed of providers is compared.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A provider this many times slower than the best is left.
@@ -271,38 +273,33 @@ impl Fetch<'_> {
 
     async fn read_pieces(&self, peer: PeerKey, mut answers: Answers, asks: mpsc::Sender<Ask>) -> Result<(), Stop> {
         let mut asked: VecDeque<Asked> = VecDeque::new();
-        let mut came: Option<Came> = None;
+        let mut keeping = FuturesUnordered::new();
         loop {
-            if let Some(last) = came.take_if(|came| came.is_last()) {
-                return self.keep(peer, last).await;
-            }
             let changed = self.changed.notified();
             while asked.len() < WINDOW {
-                let load = if asked.is_empty() && came.is_none() { Load::Idle } else { Load::Busy };
+                let load = if asked.is_empty() && keeping.is_empty() { Load::Idle } else { Load::Busy };
                 let Some((nr, wants)) = self.plan().take(peer, load) else { break };
                 if asks.send(ask_for(&wants)).await.is_err() {
                     return Err(Fault::Broken("it takes no more requests".to_owned()).into());
                 }
                 asked.push_back(Asked { nr, wants });
             }
-            // One piece is verified and written while the next is read.
-            came = match (asked.pop_front(), came.take()) {
-                (Some(next), Some(came)) => {
-                    let reading = async { Ok(read_piece(&mut answers, next).await) };
-                    Some(tokio::try_join!(reading, self.keep(peer, came))?.0)
+            if let Some(next) = asked.pop_front() {
+                let came = during(read_piece(&mut answers, next), &mut keeping).await?;
+                let room = if came.is_last() { 0 } else { KEEPING };
+                keeping.push(self.keep(peer, came));
+                while keeping.len() > room {
+                    keeping.next().await.transpose()?;
                 }
-                (Some(next), None) => Some(read_piece(&mut answers, next).await),
-                (None, Some(came)) => {
-                    self.keep(peer, came).await?;
-                    None
-                }
-                (None, None) if self.plan().is_done() => return Ok(()),
-                (None, None) if !self.plan().is_open_to(peer) => return Err(Fault::Absent.into()),
-                (None, None) => {
-                    changed.await;
-                    None
-                }
-            };
+            } else if let Some(kept) = keeping.next().await {
+                kept?;
+            } else if self.plan().is_done() {
+                return Ok(());
+            } else if !self.plan().is_open_to(peer) {
+                return Err(Fault::Absent.into());
+            } else {
+                changed.await;
+            }
         }
     }
 
@@ -345,6 +342,21 @@ impl Fetch<'_> {
 
     fn served_by(&self, peer: PeerKey) -> u64 {
         self.served().get(&peer).copied().unwrap_or(0)
+    }
+}
+
+/// The piece that is read, while others are kept; whatever ends one of these ends the reading.
+async fn during<K: Future<Output = Result<(), Stop>>>(
+    reading: impl Future<Output = Came>,
+    keeping: &mut FuturesUnordered<K>,
+) -> Result<Came, Stop> {
+    tokio::pin!(reading);
+    loop {
+        tokio::select! {
+            biased;
+            Some(kept) = keeping.next(), if !keeping.is_empty() => kept?,
+            came = &mut reading => return Ok(came),
+        }
     }
 }
 
