@@ -4,6 +4,7 @@
 //! node.key  requester.key  farm.key   32 secret bytes in hexadecimal, mode 0600
 //! ticket                              the farm that was joined or founded last
 //! charter                             its charter, in its envelope
+//! peers                               the farm's id, then who was met and where, one a line
 //! listen                              ports taken at first start, taken again
 //! version                             of the layout of this folder, written by the first daemon
 //! begun                               the farm whose log was begun here: from then on its absence is a loss
@@ -15,10 +16,12 @@
 //! Only a daemon takes the lock and opens the database; commands read the small files and leave nothing open. Every file is
 //! written under another name, synced and renamed, so that a reader sees the old one or the new one.
 
+use crate::acquaintances::KEPT;
 use protocol::codec;
-use protocol::id::FarmId;
+use protocol::digest::Digest;
+use protocol::id::{FarmId, PeerKey};
 use protocol::signed::{SecretKey, Signed};
-use protocol::ticket::{Contact, Ticket};
+use protocol::ticket::{Contact, MAX_ADDRESSES, Ticket};
 use rand::Rng as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -205,7 +208,7 @@ impl Home {
         if mode & 0o077 != 0 {
             return Err(HomeError::Exposed(path));
         }
-        let digest: protocol::digest::Digest = String::from_utf8_lossy(&bytes)
+        let digest: Digest = String::from_utf8_lossy(&bytes)
             .trim()
             .parse()
             .map_err(|_| HomeError::Damaged { path: path.clone(), reason: "not 64 hexadecimal digits".to_owned() })?;
@@ -253,6 +256,40 @@ impl Home {
     /// [`HomeError::Io`].
     pub fn remember_charter(&self, charter: &Signed) -> Result<(), HomeError> {
         self.replace("charter", &codec::encode(charter))
+    }
+
+    /// Who of `farm` was met, and where; what cannot be read is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn peers(&self, farm: FarmId) -> Result<Vec<Contact>, HomeError> {
+        let bytes = read(&self.0.join("peers"))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.lines();
+        if lines.next() != Some(farm.0.to_string().as_str()) {
+            return Ok(Vec::new());
+        }
+        let contact = |line: &str| {
+            let mut words = line.split_whitespace();
+            let key: Digest = words.next()?.parse().ok()?;
+            let addresses = words.take(MAX_ADDRESSES).map(str::to_owned).collect();
+            Some(Contact { key: PeerKey::from_bytes(*key.as_bytes()), addresses })
+        };
+        Ok(lines.filter_map(contact).take(KEPT).collect())
+    }
+
+    /// Remembers who of `farm` was met.
+    ///
+    /// # Errors
+    ///
+    /// [`HomeError::Io`].
+    pub fn remember_peers(&self, farm: FarmId, peers: &[Contact]) -> Result<(), HomeError> {
+        let lines = peers.iter().map(|peer| {
+            let key = Digest::from_bytes(*peer.key.as_bytes());
+            format!("{key} {}\n", peer.addresses.join(" "))
+        });
+        self.replace("peers", format!("{}\n{}", farm.0, lines.collect::<String>()).as_bytes())
     }
 
     /// Where the daemon listened before, one multiaddr a line.
@@ -374,8 +411,6 @@ fn at(path: &Path, error: io::Error) -> HomeError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use protocol::digest::Digest;
-    use protocol::id::PeerKey;
 
     #[test]
     fn keys_are_drawn_once_and_stay_private() {
@@ -422,6 +457,27 @@ mod tests {
             let opened = Home::open(folder.path());
             assert!(matches!(&opened, Err(HomeError::OtherLayout { found: mark, .. }) if mark == found), "{opened:?}");
         }
+    }
+
+    #[test]
+    fn who_was_met_is_remembered_for_the_farm_and_damage_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let farm = FarmId(Digest::of(b"farm"));
+        assert_eq!(home.peers(farm).unwrap(), []);
+        let at = |nr: u8, addresses: &[&str]| Contact {
+            key: PeerKey::from_bytes([nr; 32]),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        };
+        let met = [at(1, &["/ip4/192.0.2.7/tcp/1", "/ip4/192.0.2.7/udp/1/quic-v1"]), at(2, &["/ip4/192.0.2.8/tcp/2"])];
+        home.remember_peers(farm, &met).unwrap();
+        assert_eq!(home.peers(farm).unwrap(), met);
+        assert_eq!(home.peers(FarmId(Digest::of(b"other"))).unwrap(), []);
+        let text = fs::read_to_string(home.path().join("peers")).unwrap();
+        fs::write(home.path().join("peers"), text.replacen("0101", "01x1", 1)).unwrap();
+        assert_eq!(home.peers(farm).unwrap(), met[1..]);
+        fs::write(home.path().join("peers"), [0xff; 99]).unwrap();
+        assert_eq!(home.peers(farm).unwrap(), []);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! volunteer and client are siblings that never import each other; they stand on source and artifact, which stands on network.
 #![deny(rustdoc::broken_intra_doc_links)]
 
+pub mod acquaintances;
 pub mod artifact;
 pub mod catalogue;
 pub mod chance;

@@ -7,6 +7,7 @@
 //! [`Node::start`] returns when the node serves, or says why it cannot; [`Node::run`] serves until the token is cancelled and
 //! then ends in order: the volunteer hands its leases back, the coordinator stops, the network says goodbye, the ledger closes.
 
+use crate::acquaintances::{self, VISITED};
 use crate::artifact::Store;
 use crate::artifact::index::Completeness;
 use crate::artifact::need::Needed;
@@ -163,7 +164,8 @@ impl Node {
         let cache = if coordinating.is_some() { COORDINATOR_CACHE_BYTES } else { VOLUNTEER_CACHE_BYTES };
         let (database, store) = opening::open(&home, cache).await?;
         let (leaders, following_leaders) = watch::channel(membership.coordinators()?);
-        let (network, inbox) = start_network(&home, &reach, &secret, &membership, following_leaders)?;
+        let met = home.peers(membership.farm)?;
+        let (network, inbox) = start_network(&home, &reach, &secret, &membership, &met, following_leaders)?;
         home.remember_listened(&ports::own_of(&network.addresses().await.unwrap_or_default(), &reach.external))?;
         let base = Base::new(home, secret, membership, store, network);
         let (calls, bulk, raft) = Calls::of(inbox);
@@ -172,7 +174,7 @@ impl Node {
         if let Some(config) = coordinating {
             coordinated = Some(base.coordinate(&database, raft, config).await?);
         }
-        base.connect();
+        base.connect(met);
         let (coordinators, charter) = base.follow_charter(leaders).await?;
         let (news, heard) = broadcast::channel(NEWS_KEPT);
         let mut volunteer = None;
@@ -335,8 +337,19 @@ impl Base {
         Ok(Coordinated { coordinator: Coordinator::start(ground, &self.service), replica, mailer })
     }
 
-    /// Connects to everybody the ticket names; the network goes on trying.
-    fn connect(&self) {
+    /// Connects to everybody the ticket names, and the network goes on trying; visits some of those met before, and remembers
+    /// who is met from now on.
+    fn connect(&self, met: Vec<Contact>) {
+        for contact in met.iter().take(VISITED).cloned() {
+            let network = self.network.clone();
+            self.tracker.spawn(async move {
+                if let Err(error) = network.connect(contact, Keep::Once, FIRST_CONNECT).await {
+                    tracing::debug!(%error, "somebody met before is not there");
+                }
+            });
+        }
+        let (home, network) = (self.home.clone(), self.network.clone());
+        self.tracker.spawn(acquaintances::keep(home, self.membership.farm, network, met, self.service.clone()));
         for contact in self.membership.contacts.iter().filter(|contact| contact.key != self.secret.public()) {
             let (network, contact) = (self.network.clone(), contact.clone());
             self.tracker.spawn(async move {
@@ -492,6 +505,7 @@ fn start_network(
     reach: &Reach,
     secret: &SecretKey,
     membership: &Membership,
+    met: &[Contact],
     coordinators: watch::Receiver<BTreeSet<PeerKey>>,
 ) -> Result<(Network, network::Inbox), StartError> {
     let base = NetworkConfig::daemon(secret.clone(), membership.farm, hello(None, None));
@@ -506,7 +520,8 @@ fn start_network(
         mdns: reach.mdns,
         transports: reach.transports,
         dht: Dht::Server,
-        address_book: membership.contacts.clone(),
+        // The later one's addresses come first: those of the ticket.
+        address_book: met.iter().chain(&membership.contacts).cloned().collect(),
         coordinators,
         ..base
     };

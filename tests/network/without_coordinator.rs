@@ -81,6 +81,25 @@ fn a_builder_that_died_before_the_verdict_provides_what_it_built() {
     assert_eq!(Made::of(&ran.ended_with(0).json()).manifest, made.manifest);
 }
 
+#[test]
+fn who_comes_back_finds_the_others_though_its_ticket_names_nobody_who_is_left() {
+    let mut neighbours = Neighbours::settle(Transport::Both);
+    let made = neighbours.build("first", GREETING);
+    let ticket = neighbours.complete();
+    let bystander = named(&ticket, |contact| contact.key != made.volunteer);
+    let key = protocol::digest::Digest::from_bytes(*bystander.key.as_bytes()).to_string();
+    let through_bystander = Ticket { farm: ticket.farm, coordinators: vec![], peers: vec![bystander] };
+    have_met(&neighbours, &through_bystander, made.volunteer);
+    let book = neighbours.builder_home.path().join("peers");
+    wait_for("the bystander in the builder's address book", SOON, || {
+        std::fs::read_to_string(&book).is_ok_and(|text| text.contains(&key)).then_some(())
+    });
+    assert!(neighbours.coordinator.stop().success());
+    // It listens elsewhere now, and is told of the coordinator alone.
+    neighbours.restart_builder(|_| {});
+    have_met(&neighbours, &through_bystander, made.volunteer);
+}
+
 /// Waits until the bystander is connected to the builder: who has not met by then has nobody left to be introduced by.
 fn have_met(neighbours: &Neighbours, through: &Ticket, builder: PeerKey) {
     let runtime = tokio::runtime::Runtime::new().unwrap();

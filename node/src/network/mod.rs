@@ -5,7 +5,7 @@
 //! peers arrives in an [`Inbox`] of bounded channels; when one is full the driver refuses on its owner's behalf rather than
 //! wait.
 //!
-//! Map: [`config`] and `driver` begin; `transport`, `behaviour` and `frames` set libp2p up. The driver's parts, one noun each:
+//! Map: [`config`] and `driver` begin; `transport`, `tls`, `behaviour` and `frames` set libp2p up. The driver's parts, one noun each:
 //! `links` (connections), `greeting` (Hello), `calls` and `ourselves`, `lanes` and `bulk` (streams), `gossip`, `dht` and
 //! `whispers` between them, `whereabouts` (own addresses); for tests `memory`. What it remembers: `peers`, `book`, `redial`, `strangers`,
 //! `unreached`.
@@ -36,6 +36,7 @@ pub mod scout;
 mod strangers;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transport;
 mod unreached;
 mod whereabouts;

@@ -3,16 +3,17 @@
 //! TLS comes first because AES in hardware beats ChaCha20 for bulk; a peer without it falls back to Noise.
 
 use super::config::{StartError, Transports};
-use super::memory;
+use super::{memory, tls};
 use futures::future::{BoxFuture, Either};
 use futures::io::{BufReader, BufWriter};
 use futures::prelude::*;
+use futures_rustls::TlsStream;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, OptionalTransport};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, SelectUpgrade, UpgradeInfo, Version};
 use libp2p::identity::Keypair;
-use libp2p::{PeerId, Transport as _, dns, noise, quic, tcp, tls, yamux};
+use libp2p::{PeerId, Transport as _, dns, noise, quic, tcp, yamux};
 use std::io;
 use std::time::Duration;
 
@@ -87,11 +88,11 @@ fn quic(pair: &Keypair) -> Connections {
 #[derive(Clone)]
 struct TlsThenNoise(SelectUpgrade<tls::Config, noise::Config>);
 
-type Secured<C> = (PeerId, BufWriter<Either<tls::TlsStream<C>, noise::Output<C>>>);
+type Secured<C> = (PeerId, BufWriter<Either<TlsStream<C>, noise::Output<C>>>);
 
 impl TlsThenNoise {
     fn new(pair: &Keypair) -> Result<Self, StartError> {
-        let tls = tls::Config::new(pair).map_err(|error| StartError::Setup(error.to_string()))?;
+        let tls = tls::Config::new(pair)?;
         let noise = noise::Config::new(pair).map_err(|error| StartError::Setup(error.to_string()))?;
         Ok(Self(SelectUpgrade::new(tls, noise)))
     }
@@ -127,7 +128,7 @@ impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgra
 }
 
 fn either_way<C: AsyncRead + AsyncWrite + Unpin>(
-    either: Either<(PeerId, tls::TlsStream<C>), (PeerId, noise::Output<C>)>,
+    either: Either<(PeerId, TlsStream<C>), (PeerId, noise::Output<C>)>,
 ) -> Secured<C> {
     let (peer, stream) = match either {
         Either::Left((peer, stream)) => (peer, Either::Left(stream)),

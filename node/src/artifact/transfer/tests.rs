@@ -409,6 +409,18 @@ async fn a_provider_far_slower_than_the_best_is_left_while_there_is_work() {
     assert!(fetched.served[&peer(2)] >= 60 * MIB && fetched.liars.is_empty());
 }
 
+/// A provider that says little and never stops is no reason to wait: what it owes is doubled by whoever is idle.
+#[tokio::test(start_paused = true)]
+async fn a_trickle_holds_nobody_up() {
+    let (store, manifest) = holder(&[("a", 16 * MIB)]).await;
+    let trickle = limping(store.clone(), 100, usize::MAX);
+    let network = network(vec![(1, trickle), (2, limping(store, 8_000_000, usize::MAX))]);
+    let begun = Instant::now();
+    let fetched = fetch(&network, &manifest, &[1, 2], Sink::Store(Store::in_memory())).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "16 MiB at 8 MB/s took {:?}", begun.elapsed());
+    assert_eq!(fetched.served.get(&peer(1)), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_broken_connection_is_tried_again() {
     let (store, manifest) = holder(&[("a", 3 * MIB)]).await;

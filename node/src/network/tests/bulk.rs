@@ -1,8 +1,12 @@
 //! Streams: many at once, over whichever connection there is, and none lost.
 
 use super::*;
+use crate::network::CallError;
 use crate::network::config::Limits;
+use protocol::wire::Control;
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Answers every stream with what it was sent.
@@ -45,6 +49,47 @@ async fn of_two_hundred_streams_opened_at_once_none_is_lost() {
             assert_eq!(soon(word).await.unwrap(), format!("word {n}"), "{transports:?}");
         }
     }
+}
+
+/// Somebody listens there who is no peer of ours; counts who comes.
+fn nobody() -> (Contact, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    let dialled = Arc::new(AtomicUsize::new(0));
+    let counting = dialled.clone();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            drop(connection);
+            counting.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (Contact { key: secret(7).public(), addresses: vec![address] }, dialled)
+}
+
+#[tokio::test]
+async fn a_provider_that_is_gone_costs_one_dial_and_not_one_for_every_stream() {
+    let (gone, dialled) = nobody();
+    let client = Node::start(NetworkConfig { address_book: vec![gone.clone()], ..command(2) });
+    for _ in 0..20 {
+        let opened = soon(client.network.open_bulk(gone.key)).await;
+        assert!(matches!(opened, Err(CallError::Unreachable { .. })), "{opened:?}");
+    }
+    assert_eq!(dialled.load(Ordering::SeqCst), 1);
+    // Whoever calls it has nobody else to ask.
+    assert!(soon(client.network.call(gone.key, Control::Farm)).await.is_err());
+    assert_eq!(dialled.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_provider_that_was_gone_is_asked_as_soon_as_another_address_is_known() {
+    let (gone, _) = nobody();
+    let client = Node::start(NetworkConfig { address_book: vec![gone.clone()], ..command(2) });
+    assert!(soon(client.network.open_bulk(gone.key)).await.is_err());
+    let back = Node::daemon(7);
+    assert_eq!(back.key(), gone.key);
+    client.network.connect(back.contact().await, Keep::Once, PATIENCE).await.unwrap();
+    let _echo = echo(back.inbox);
+    assert_eq!(soon(said_back(&client.network, gone.key, "back")).await, "back");
 }
 
 #[tokio::test]
