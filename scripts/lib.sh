@@ -70,6 +70,17 @@ need_tools() {
     fi
 }
 
+# What changes the clock of one process, and what makes small disks.
+need_fault_tools() {
+    local missing=()
+    find /usr/lib /usr/lib64 -name libfaketimeMT.so.1 2>/dev/null | grep -q . || missing+=(libfaketime)
+    command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
+    command -v mount >/dev/null || missing+=(mount)
+    if [ "${#missing[@]}" -gt 0 ]; then
+        apt_install "${missing[@]}" || true
+    fi
+}
+
 # Where cargo puts what it builds.
 target_folder() {
     printf '%s' "${CARGO_TARGET_DIR:-$PWD/target}"
@@ -104,4 +115,23 @@ debian_source() {
     local archive
     archive=$(find "$lists/download" -name "${package}_*.orig.tar.*" ! -name '*.asc' | head -n 1)
     [ -n "$archive" ] && printf '%s' "$archive"
+}
+
+# The mail server of the tests, in a place of its own below the build folder.
+need_mail_server() {
+    local place
+    place="$(target_folder)/smtp"
+    if "$place/bin/python" -c 'import aiosmtpd' 2>/dev/null; then
+        export BARNRAISE_SMTP_PYTHON="$place/bin/python"
+        return 0
+    fi
+    if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+        apt_install python3 python3-venv python3-pip || return 0
+    fi
+    mkdir -p "$(dirname "$place")"
+    if python3 -m venv "$place" >&2 && "$place/bin/python" -m pip install -q --disable-pip-version-check aiosmtpd >&2; then
+        export BARNRAISE_SMTP_PYTHON="$place/bin/python"
+    else
+        leave_out "mail over SMTP: aiosmtpd could not be installed from PyPI"
+    fi
 }

@@ -11,6 +11,7 @@
 //! daemon.addr                         where the daemon of this home serves; there only while it serves
 //! lock                                held by the daemon
 //! index/  store/  work/  raft/        local state, artifacts, builds under way, the coordinator's log
+//! fetch/                              sources on their way from where they are published
 //! ```
 //!
 //! Only a daemon takes the lock and opens the database; commands read the small files and leave nothing open. Every file is
@@ -27,8 +28,11 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const MAX_CHARTER_BYTES: usize = 64 << 10;
+/// A file under another name that is older than this has lost its writer.
+const SCRATCH_FOR: Duration = Duration::from_secs(3_600);
 /// The layout that this program writes and reads.
 const LAYOUT: &str = "1";
 
@@ -108,7 +112,11 @@ impl Home {
         let path = path.canonicalize().map_err(|error| at(&path, error))?;
         match read(&path.join("version"))?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()) {
             Some(found) if found != LAYOUT => Err(HomeError::OtherLayout { path, found }),
-            _ => Ok(Self(path)),
+            _ => {
+                let home = Self(path);
+                home.sweep_scratch().map_err(|error| at(&home.0, error))?;
+                Ok(home)
+            }
         }
     }
 
@@ -374,8 +382,30 @@ impl Home {
             file.write_all(bytes)?;
             file.sync_all()
         };
-        write().map_err(|error| at(&path, error))?;
+        write().map_err(|error| {
+            // The error counts; what could not be written whole is in the way of nobody.
+            let _removed = fs::remove_file(&path);
+            at(&path, error)
+        })?;
         Ok(path)
+    }
+
+    /// Removes what a writer that was killed left under another name.
+    fn sweep_scratch(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            let is_scratch = entry.file_name().to_str().is_some_and(|name| {
+                let digits = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')).map(|(_, digits)| digits);
+                digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+            });
+            // A clock that was set back makes a file too young, never too old.
+            let age = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).map(|then| then.elapsed());
+            if is_scratch && age(&entry.path()).is_ok_and(|age| age.is_ok_and(|age| age > SCRATCH_FOR)) {
+                // Two commands may sweep at the same moment.
+                let _removed = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), HomeError> {
@@ -428,6 +458,22 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "nonsense").unwrap();
         assert!(matches!(home.key(KeyName::Node), Err(HomeError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept_and_what_is_being_written_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, young, other] =
+            [".ticket.0123456789abcdef", ".ticket.fedcba9876543210", ".hidden"].map(|name| folder.path().join(name));
+        for path in [&old, &young, &other] {
+            fs::write(path, "x").unwrap();
+        }
+        for path in [&old, &other] {
+            let yesterday = std::time::SystemTime::now() - 24 * SCRATCH_FOR;
+            File::options().write(true).open(path).unwrap().set_modified(yesterday).unwrap();
+        }
+        Home::open(folder.path()).unwrap();
+        assert_eq!([&old, &young, &other].map(|path| path.exists()), [false, true, true]);
     }
 
     #[test]

@@ -33,6 +33,7 @@
 //! | folder that cannot take the files | [`a_folder_that_cannot_take_the_files_costs_no_build`] |
 
 use crate::deadline::{BUILD, SOON, wait_for};
+use crate::disk::{Medium, SmallDisk};
 use crate::farm::{Farm, Home, Process};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -418,42 +419,16 @@ fn a_log_that_is_gone_is_never_an_empty_start() {
     assert_eq!(me.run(&["status", "--json", "--farm", &ticket], SOON).ended_with(0).json()["queued"], 0);
 }
 
-/// A small disk of its own, gone when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one; `None`, said by name, where this machine does not let us.
-    fn mount(at: &Path, size: &str) -> Option<Self> {
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"])
-            .arg(at)
-            .output();
-        match mounted {
-            Ok(ran) if ran.status.success() => Some(Self(at.to_owned())),
-            Ok(ran) => {
-                crate::left_out("a full disk", &String::from_utf8_lossy(&ran.stderr));
-                None
-            }
-            Err(error) => {
-                crate::left_out("a full disk", &error.to_string());
-                None
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a process of a failed test may still have a file open there.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
+/// A small disk in memory; `None`, said by name, where this machine does not let us have one.
+fn small_disk(at: &Path, size_kib: u32) -> Option<SmallDisk> {
+    SmallDisk::mount(at, Medium::Memory, size_kib).map_err(|because| crate::left_out("a full disk", &because)).ok()
 }
 
 #[test]
 fn a_full_disk_is_told_and_loses_nothing() {
     let farm = Farm::new();
     let tiny = farm.home("tiny");
-    let Some(disk) = SmallDisk::mount(tiny.path(), "16k") else { return };
+    let Some(disk) = small_disk(tiny.path(), 16) else { return };
     let ran = tiny.run(&[&["--farm-name", "x", "--log", "off"], &AGAIN[..]].concat(), SOON);
     let hint = "\n\nhint: look at the rights and the free space of the home, or give another with `--home DIR`\n";
     assert!(
@@ -465,22 +440,19 @@ fn a_full_disk_is_told_and_loses_nothing() {
 
     // It fills while the farm runs: what was acknowledged stays, what comes waits, and goes on when there is room.
     let home = farm.home("coordinator");
-    let Some(_disk) = SmallDisk::mount(home.path(), "4m") else { return };
+    let Some(disk) = small_disk(home.path(), 4 << 10) else { return };
     let (mut daemon, ticket) = coordinator(&home, &[]);
     let me = farm.home("me");
     let recipe =
         |name: &str| crate::barn::recipe(&farm, name, "requires = [\"os=linux\"]\n[[step]]\nrun = [\"true\"]\n");
     let (first, second) = (recipe("first"), recipe("second"));
     me.run(&["request", &first, "--detach", "--farm", &ticket], BUILD).ended_with(0);
-    let filler = home.path().join("filler");
-    let mut file = fs::File::create(&filler).unwrap();
-    while file.write_all(&[0; 4096]).is_ok() {}
+    disk.fill();
     let asking = Process::start(&mut me.command(["request", &second, "--detach", "--farm", &ticket]));
     daemon.says("the source could not be taken over", BUILD);
     assert!(daemon.stderr().contains("No space left on device"), "{}", daemon.stderr());
     assert_eq!(me.run(&["status", "--json", "--farm", &ticket], SOON).ended_with(0).json()["queued"], 2);
-    drop(file);
-    fs::remove_file(filler).unwrap();
+    disk.free();
     asking.end(BUILD).ended_with(0);
     assert!(daemon.stop().success());
     let mut daemon = home.daemon(&AGAIN[..2]);

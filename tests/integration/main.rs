@@ -8,6 +8,8 @@
 mod barn;
 mod deadline;
 mod debian;
+#[allow(dead_code, reason = "the test of process faults uses all of it")]
+mod disk;
 mod farm;
 #[path = "../origin/server.rs"]
 mod origin;

@@ -28,7 +28,7 @@ pub(crate) enum Protection {
 /// A running mail server.
 #[derive(Debug)]
 pub(crate) struct Smtp {
-    _process: Process,
+    process: Process,
     port: u16,
     authority: PathBuf,
     folder: PathBuf,
@@ -77,7 +77,13 @@ impl Smtp {
         let mut process = Process::start(&mut command);
         let port =
             process.line("the port", |line| line.starts_with("port ")).trim_start_matches("port ").parse().unwrap();
-        Self { _process: process, port, authority, folder }
+        Self { process, port, authority, folder }
+    }
+
+    /// Its process.
+    #[allow(dead_code, reason = "only the test of process faults tells it from what is left over")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Where it listens.

@@ -9,10 +9,10 @@
 //! which one it is, is decided where it happens and never guessed from a text.
 
 use super::machine::Share;
-use super::workshop::{Made, Order, Stopped, Workshop};
+use super::workshop::{Made, Order, Space, Stopped, Workshop};
 use super::{
     Alias, BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, NotAPattern,
-    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Usage, Workspace,
+    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Usage, Workspace, floor,
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
 use crate::artifact::gather;
@@ -91,6 +91,10 @@ impl Workshop for Builder {
             Some((key, _)) => Err(format!("`{key}` is not what this volunteer has")),
             None => Ok(()),
         }
+    }
+
+    fn space(&self) -> Space {
+        if floor::is_reached_at(&self.work) { Space::DiskFull } else { Space::Enough }
     }
 
     fn attempt(&self, order: Order) -> BoxFuture<'_, Result<Made, Stopped>> {

@@ -15,7 +15,7 @@
 use super::build_log::BuildLog;
 use super::running::Running;
 use super::verdicts::Verdicts;
-use super::workshop::{Made, Order, Stopped, Workshop};
+use super::workshop::{Made, Order, Space, Stopped, Workshop};
 use crate::artifact::Store;
 use crate::artifact::need::{Need, Needed};
 use crate::chance::{Backoff, Chance};
@@ -43,6 +43,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const PARKED_AT_LEAST: Duration = Duration::from_secs(5);
 /// How long handing back may take when shutting down.
 const HAND_BACK: Duration = Duration::from_secs(5);
+/// How often a volunteer whose disk is full looks whether there is room.
+const LOOK_FOR_SPACE: Duration = Duration::from_secs(2);
 /// How much of a log is kept.
 pub const LOG_BYTES: u64 = 16 << 20;
 /// The last bytes of the log that go into a report.
@@ -136,6 +138,7 @@ impl Volunteer {
         let mut backoff = Backoff::new(self.chance.clone(), Duration::from_millis(250), Duration::from_secs(30));
         let mut nonce = self.chance.number();
         while !stop.is_cancelled() {
+            self.wait_for_space(slot, &stop).await;
             let claim = Park::Claim {
                 nonce,
                 capability: self.capability.clone(),
@@ -173,6 +176,21 @@ impl Volunteer {
                 () = stop.cancelled() => return,
                 () = work.notified() => {}
                 () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Claims nothing while an attempt would only fail for want of space.
+    async fn wait_for_space(&self, slot: u16, stop: &CancellationToken) {
+        let mut is_told = false;
+        while self.workshop.space() == Space::DiskFull && !stop.is_cancelled() {
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(slot, "the disk below the work folder is full: no build is begun until there is room");
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_FOR_SPACE) => {}
             }
         }
     }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Reading order: `sandbox` says what a build sees, `launcher` and `seccomp` how it is shut in, `process` how it is watched and
-//! ended, `outcome` what that is called, `hierarchy`, `cgroup` and `watch` what it may use, `workspace` and `janitor` where it
+//! ended, `outcome` what that is called, `hierarchy`, `cgroup` and `watch` what it may use, `floor` what must stay free, `workspace` and `janitor` where it
 //! works, `output` and `collect` what is taken from it. Nothing here trusts the build, its files, its names or its exit status.
 
 pub mod announce;
@@ -23,6 +23,7 @@ mod cgroup;
 mod collect;
 pub mod duty;
 mod enclosure;
+mod floor;
 mod hierarchy;
 mod janitor;
 mod launcher;

@@ -51,6 +51,9 @@ pub enum SandboxFailure {
     /// An argument or a variable cannot be passed to a program.
     #[error("`{0}` cannot be an argument or a variable")]
     Unspeakable(String),
+    /// Somebody else filled the disk that the work folder lies on.
+    #[error("less than {} MiB are free on the volunteer's disk", super::floor::BYTES >> 20)]
+    HostFull,
     /// An earlier step left survivors.
     #[error("an earlier step of this attempt is not proven dead")]
     Unsettled,
@@ -80,6 +83,7 @@ pub struct StepEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Cancelled,
+    HostFull,
     Limit(Limit),
 }
 
@@ -99,11 +103,16 @@ pub(super) fn conclude(ending: &Ending) -> Outcome {
     match ending.stop {
         Some(Stop::Cancelled) => return Outcome::Cancelled,
         Some(Stop::Limit(limit)) => return Outcome::Limit(limit),
+        Some(Stop::HostFull) => return Outcome::SandboxFailed(SandboxFailure::HostFull),
         None => {}
     }
     // A parent may ignore that its children were killed, and exit with 0: its output cannot be trusted.
     if ending.findings.ran_out_of_memory {
         return Outcome::Limit(Limit::Memory);
+    }
+    // As little may a command notice that its files were cut off; and if it noticed, that says nothing about the recipe.
+    if ending.findings.host_is_full {
+        return Outcome::SandboxFailed(SandboxFailure::HostFull);
     }
     match ending.command {
         Some(0) => Outcome::Exited(0),
@@ -157,6 +166,11 @@ mod tests {
         assert_eq!(named(&ending(Some(128 + 25))), "limit:disk");
         let starved = Findings { ran_out_of_memory: true, ..Findings::default() };
         assert_eq!(named(&Ending { findings: starved, ..ending(Some(0)) }), "limit:memory");
+        let cut_off = Findings { host_is_full: true, ..Findings::default() };
+        for command in [Some(0), Some(1), None] {
+            assert_eq!(named(&Ending { findings: cut_off, ..ending(command) }), "SandboxFailed(HostFull)");
+        }
+        assert_eq!(named(&Ending { stop: Some(Stop::HostFull), ..ending(None) }), "SandboxFailed(HostFull)");
         let crowded = Findings { ran_out_of_processes: true, ..Findings::default() };
         assert_eq!(named(&Ending { findings: crowded, ..ending(Some(0)) }), "Exited(0)");
         assert_eq!(named(&Ending { findings: crowded, ..ending(Some(1)) }), "limit:pids");

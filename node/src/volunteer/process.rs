@@ -124,9 +124,9 @@ impl Watched {
                 if now >= self.deadline {
                     self.stop(Stop::Limit(Limit::Deadline), now);
                 } else if now >= self.watch.next()
-                    && let Some(limit) = self.watch.look(self.inner.as_ref().map(|(pid, _)| *pid), now)
+                    && let Some(why) = self.watch.look(self.inner.as_ref().map(|(pid, _)| *pid), now)
                 {
-                    self.stop(Stop::Limit(limit), now);
+                    self.stop(why, now);
                 }
             }
             if let Some((_, since)) = self.stop {

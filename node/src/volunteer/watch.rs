@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use super::cgroup::{Counters, Group};
-use super::janitor;
 use super::limits::Limits;
+use super::outcome::Stop;
+use super::{floor, janitor};
 use protocol::report::Limit;
 
 /// Before the first look: a build that ends sooner is not slowed down by being looked at.
@@ -28,8 +29,6 @@ const MEASURE_SOONEST: Duration = Duration::from_millis(250);
 const MEASURE_LATEST: Duration = Duration::from_secs(5);
 /// Looking may cost one part in this many of a processor's time.
 const LEISURE: u32 = 10;
-/// Below this much free space on the host's disk no build goes on.
-const DISK_FLOOR_BYTES: u64 = 256 << 20;
 /// A build that was refused this many forks is a bomb, not a wide `make`.
 const REFUSED_FORKS: u64 = 1000;
 /// How long a build without a control group may stand at its process limit.
@@ -54,6 +53,8 @@ pub(super) struct Watch {
 pub(super) struct Findings {
     pub(super) ran_out_of_memory: bool,
     pub(super) ran_out_of_processes: bool,
+    /// The host's disk has less than its floor free: whatever the step wrote may be cut off.
+    pub(super) host_is_full: bool,
     pub(super) peak_memory_bytes: Option<u64>,
     pub(super) cpu: Option<Duration>,
 }
@@ -80,11 +81,11 @@ impl Watch {
         self.next
     }
 
-    /// Looks once; the limit that was passed, if one was. `first` is the sandbox's process 1.
-    pub(super) fn look(&mut self, first: Option<Pid>, now: Instant) -> Option<Limit> {
+    /// Looks once; why the step must end, if it must. `first` is the sandbox's process 1.
+    pub(super) fn look(&mut self, first: Option<Pid>, now: Instant) -> Option<Stop> {
         let started = spent();
-        let passed =
-            self.look_at_group_or_processes(first, now).or_else(|| self.disk.look(self.limits.disk_bytes, now));
+        let limit = self.look_at_group_or_processes(first, now).map(Stop::Limit);
+        let passed = limit.or_else(|| self.disk.look(self.limits.disk_bytes, now));
         let interval = if self.group.is_some() { GROUP_INTERVAL } else { PROC_INTERVAL };
         self.next = now + interval.max(spent().saturating_sub(started) * LEISURE);
         passed
@@ -124,6 +125,7 @@ impl Watch {
             return Findings {
                 ran_out_of_memory: false,
                 ran_out_of_processes: self.was_at_process_limit,
+                host_is_full: self.disk.host_is_full(),
                 peak_memory_bytes: (self.peak_memory_bytes > 0).then_some(self.peak_memory_bytes),
                 cpu: self.cpu,
             };
@@ -132,6 +134,7 @@ impl Watch {
         Findings {
             ran_out_of_memory: after.oom_kills > self.before.oom_kills,
             ran_out_of_processes: after.refused_forks > self.before.refused_forks,
+            host_is_full: self.disk.host_is_full(),
             peak_memory_bytes: after.peak_memory_bytes,
             cpu: after.cpu.zip(self.before.cpu).map(|(after, before)| after.saturating_sub(before)),
         }
@@ -149,11 +152,15 @@ struct Disk {
 }
 
 impl Disk {
-    fn look(&mut self, limit_bytes: u64, now: Instant) -> Option<Limit> {
+    fn host_is_full(&self) -> bool {
+        self.folders.first().is_some_and(|folder| floor::is_reached(folder.as_fd()))
+    }
+
+    fn look(&mut self, limit_bytes: u64, now: Instant) -> Option<Stop> {
         let free = self.folders.first().and_then(|folder| rustix::fs::fstatfs(folder).ok())?;
-        let free_bytes = free.f_bavail.saturating_mul(u64::try_from(free.f_bsize).unwrap_or(1));
-        if free_bytes < DISK_FLOOR_BYTES {
-            return Some(Limit::Disk);
+        let free_bytes = floor::free_bytes(&free);
+        if free_bytes < floor::BYTES {
+            return Some(Stop::HostFull);
         }
         // An entry costs a measurement at least a block, also where inodes are not free space.
         let room = free_bytes.saturating_add(free.f_ffree.saturating_mul(4096));
@@ -170,7 +177,7 @@ impl Disk {
         match measured {
             Ok(used) => {
                 self.known_bytes = Some((used, room));
-                (used > limit_bytes).then_some(Limit::Disk)
+                (used > limit_bytes).then_some(Stop::Limit(Limit::Disk))
             }
             Err(error) => {
                 tracing::debug!(%error, "the work folder changed while it was measured");
@@ -340,6 +347,6 @@ mod tests {
         assert_eq!(disk.look(1 << 40, now), None);
         fs::write(place.path().join("big"), vec![1; 2 << 20]).unwrap();
         assert_eq!(disk.look(1 << 40, now + Duration::from_secs(1)), None);
-        assert_eq!(disk.look(1 << 20, now + Duration::from_secs(10)), Some(Limit::Disk));
+        assert_eq!(disk.look(1 << 20, now + Duration::from_secs(10)), Some(Stop::Limit(Limit::Disk)));
     }
 }

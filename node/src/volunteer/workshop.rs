@@ -41,6 +41,15 @@ pub struct Made {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
+/// Whether this machine has room for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// It has.
+    Enough,
+    /// Its disk is full; whatever a build wrote would be cut off.
+    DiskFull,
+}
+
 /// Attempts builds.
 pub trait Workshop: Send + Sync + std::fmt::Debug {
     /// Whether this volunteer will attempt the request; if not, why, for people.
@@ -49,6 +58,11 @@ pub trait Workshop: Send + Sync + std::fmt::Debug {
     ///
     /// The reason for refusing.
     fn accept(&self, request: &CheckedRequest) -> Result<(), String>;
+
+    /// Whether there is room for any attempt now.
+    fn space(&self) -> Space {
+        Space::Enough
+    }
 
     /// Attempts it. When this returns no process of the build is alive.
     fn attempt(&self, order: Order) -> BoxFuture<'_, Result<Made, Stopped>>;
