@@ -13,20 +13,38 @@ use tokio::time::Instant;
 pub struct Clock {
     started: Instant,
     at_start: Arc<Mutex<Timestamp>>,
+    wall: Wall,
+}
+
+/// What the system's clock is.
+#[derive(Clone, Copy, Debug)]
+enum Wall {
+    System,
+    /// It showed this at the start, and nobody sets it.
+    Set(Timestamp),
 }
 
 impl Clock {
     /// A clock set by the system's.
     #[must_use]
     pub fn system() -> Self {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self::set_to(Timestamp::EPOCH + since_epoch)
+        Self { wall: Wall::System, ..Self::set_to(wall_now()) }
     }
 
     /// A clock that shows `now` now.
     #[must_use]
     pub fn set_to(now: Timestamp) -> Self {
-        Self { started: Instant::now(), at_start: Arc::new(Mutex::new(now)) }
+        Self { started: Instant::now(), at_start: Arc::new(Mutex::new(now)), wall: Wall::Set(now) }
+    }
+
+    /// What the system's clock would have shown when this one was started, as far as it is to be believed now: somebody may
+    /// have set it right meanwhile.
+    #[must_use]
+    pub fn wall_at_start(&self) -> Timestamp {
+        match self.wall {
+            Wall::System => Timestamp::EPOCH + wall_now().since(Timestamp::EPOCH).saturating_sub(self.elapsed()),
+            Wall::Set(at_start) => at_start,
+        }
     }
 
     /// The time.
@@ -50,6 +68,11 @@ impl Clock {
         // A timestamp is whole at any time.
         self.at_start.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the system's clock shows.
+fn wall_now() -> Timestamp {
+    Timestamp::EPOCH + SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -169,6 +169,8 @@ impl Store {
             }
             if damage.is_some() || !inner.index.is_whole()? {
                 inner.rebuild()?;
+            } else {
+                inner.catch_up()?;
             }
             Ok(Self { inner: Arc::new(inner), published: Published::default(), needs: Needs::default() })
         })

@@ -138,9 +138,7 @@ impl Desk {
             stamper.trust();
         }
         if stamper.clock() == Trust::Doubted {
-            tracing::warn!(
-                "the system's clock makes no sense: no deadline is acted on until a peer's clock agrees with it"
-            );
+            tracing::warn!("the system's clock makes no sense: nothing expires until a peer's clock agrees with it");
             clock.correct(last);
         }
         let desk = Self {
@@ -270,9 +268,10 @@ impl Desk {
         if self.stamper.clock() == Trust::Trusted {
             return;
         }
+        self.stamper.read_again(self.clock.wall_at_start());
         self.stamper.heard(peer, self.clock.elapsed());
         if self.stamper.clock() == Trust::Trusted {
-            tracing::info!("a peer's clock agrees with the system's: deadlines are acted on again");
+            tracing::info!("a peer's clock agrees with the system's: what is due expires again");
             self.clock.correct(self.stamper.wall_at_start());
             // The time has jumped: nobody has been silent for as long as it now seems.
             self.look_around();
@@ -374,22 +373,27 @@ impl Desk {
     }
 
     async fn check_deadlines(&mut self, ticks: u32) {
-        if !self.ledger.leads() || self.stamper.clock() == Trust::Doubted {
+        if !self.ledger.leads() {
             return;
         }
         let now = self.clock.now();
+        // How long a volunteer has been silent is known whatever the date is.
         for expiry in self.liveness.due(now) {
             self.expire(expiry).await;
         }
+        let date_is_known = self.stamper.clock() == Trust::Trusted;
         if ticks.is_multiple_of(FARM_TICKS) {
-            for expiry in self.ledger.read(|farm| farm.expired(now).take(EXPIRED_AT_ONCE).collect::<Vec<_>>()) {
-                self.expire(expiry).await;
+            if date_is_known {
+                for expiry in self.ledger.read(|farm| farm.expired(now).take(EXPIRED_AT_ONCE).collect::<Vec<_>>()) {
+                    self.expire(expiry).await;
+                }
             }
             self.roster.prune(now);
             self.drop_deserted();
             self.publish();
         }
-        if ticks.is_multiple_of(PRUNE_TICKS)
+        if date_is_known
+            && ticks.is_multiple_of(PRUNE_TICKS)
             && let Err(error) = self.ledger.propose(Command::Prune).await
         {
             tracing::warn!(%error, "old entries were not pruned");

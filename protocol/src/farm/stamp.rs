@@ -56,6 +56,11 @@ impl Stamper {
         self.last = self.last.max(stamp);
     }
 
+    /// The wall clock was read again; `wall` is what it would have been at the start of the run. It may have been set right.
+    pub fn read_again(&mut self, wall: Timestamp) {
+        self.wall = wall;
+    }
+
     /// A peer told its clock, `elapsed` after the start.
     pub fn heard(&mut self, peer: Timestamp, elapsed: Duration) {
         let wall = self.wall + elapsed;

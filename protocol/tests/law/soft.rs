@@ -185,4 +185,11 @@ fn stamps_are_monotonic_and_a_senseless_clock_suspends_expiry() {
     behind.trust();
     assert_eq!((behind.clock(), behind.stamp(Duration::from_secs(3_600))), (Clock::Trusted, hours(2)));
     assert_eq!(behind.stamp(Duration::from_secs(7_200)), hours(3));
+
+    let mut set_right = Stamper::start(hours(26), hours(1));
+    set_right.heard(hours(27), Duration::from_secs(3_600));
+    assert_eq!(set_right.clock(), Clock::Doubted, "no agreement");
+    set_right.read_again(hours(26));
+    set_right.heard(hours(27), Duration::from_secs(3_600));
+    assert_eq!((set_right.clock(), set_right.wall_at_start()), (Clock::Trusted, hours(26)));
 }

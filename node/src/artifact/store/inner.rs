@@ -338,18 +338,49 @@ impl Inner {
             }
         }
         for key in self.shelf.notes(Note::Judged)? {
-            let key = BuildKey(Digest::from_bytes(key));
-            match self.judged(key) {
-                Ok(Some(kept)) => self.index.put_judged(&key, &judged_record(&kept)?)?,
-                Ok(None) => {}
-                Err(StoreError::Kept { error, .. }) => {
-                    tracing::warn!(?key, %error, "a torn note about a judged build is dropped; its holders still have it");
-                    self.shelf.remove_note(Note::Judged, key.0.as_bytes())?;
-                }
-                Err(error) => return Err(error),
-            }
+            self.take_in_judged(BuildKey(Digest::from_bytes(key)))?;
         }
         Ok(self.index.set_whole()?)
+    }
+
+    /// Brings the index, whose last words a crash may have cut off, in line with the notes about judged builds. Otherwise a
+    /// holder that the farm counts on would not know that anybody may have what it holds.
+    pub(super) fn catch_up(&self) -> Result<(), StoreError> {
+        let mut indexed: BTreeSet<BuildKey> = self.index.builds()?.into_iter().map(|(key, _)| key).collect();
+        for key in self.shelf.notes(Note::Judged)? {
+            let key = BuildKey(Digest::from_bytes(key));
+            if indexed.remove(&key) {
+                continue;
+            }
+            if let Some(manifest) = self.take_in_judged(key)?
+                && self.index.artifact(&manifest)?.is_none()
+                && let Some(tree) = self.look_at_manifest(manifest)?
+            {
+                self.record_artifact(manifest, &tree)?;
+            }
+        }
+        for forgotten in indexed {
+            self.index.remove_judged(&forgotten)?;
+        }
+        Ok(())
+    }
+
+    /// Enters a judged build into the index, as its note says. A torn note is dropped.
+    fn take_in_judged(&self, key: BuildKey) -> Result<Option<ManifestId>, StoreError> {
+        match self.judged(key) {
+            Ok(Some(kept)) => {
+                let record = judged_record(&kept)?;
+                self.index.put_judged(&key, &record)?;
+                Ok(Some(record.manifest))
+            }
+            Ok(None) => Ok(None),
+            Err(StoreError::Kept { error, .. }) => {
+                tracing::warn!(?key, %error, "a torn note about a judged build is dropped; its holders still have it");
+                self.shelf.remove_note(Note::Judged, key.0.as_bytes())?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
