@@ -3,6 +3,10 @@
 //! Words of peers inside a sentence are not escaped here; [`crate::output`] escapes everything it prints. A sentence has no
 //! full stop at its end and puts commands between backticks.
 
+mod standing;
+
+pub(crate) use standing::{estimate, heard, hearsay, no_progress, passed_on, standing};
+
 use protocol::farm::command::{JobState, Rejection};
 use protocol::farm::explain::{Confirmed, Ended, Explanation, HowBuilt, PolicyEnd, Presence, Unmet};
 use protocol::id::RequestId;
@@ -49,19 +53,6 @@ pub(crate) fn waiting_because(explanation: &Explanation) -> Option<String> {
             let crowd = Crowd { busy: *busy, free: *free, gone: *gone, excluded: *excluded, ahead: *ahead };
             Some(crowd.because(confirming.as_ref()))
         }
-    }
-}
-
-/// What a request does now, in one line.
-pub(crate) fn explanation(explanation: &Explanation, request: RequestId) -> String {
-    match explanation {
-        Explanation::Unknown => "no such request is known here".to_owned(),
-        Explanation::Running { volunteer, .. } => format!("volunteer {} builds it", volunteer.short()),
-        Explanation::Ended(end) => ended(end, request).what,
-        Explanation::AwaitingSource
-        | Explanation::Keeping
-        | Explanation::Unmet { .. }
-        | Explanation::Waiting { .. } => waiting_because(explanation).unwrap_or_default(),
     }
 }
 
@@ -209,6 +200,9 @@ fn beyond(limit: Limit) -> String {
         Limit::Processes => "started more processes than allowed",
         Limit::Disk => "wrote more to disk than allowed",
         Limit::Log => "wrote a longer log than allowed",
+        Limit::Quiet => {
+            "showed no sign of progress for longer than its recipe allows, neither output nor processor time"
+        }
     };
     words.to_owned()
 }

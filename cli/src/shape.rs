@@ -4,6 +4,10 @@
 //! its verb with everything null but `reason`. Digests, keys and ids are 64 hexadecimal digits; times are milliseconds since
 //! 1970 (`…_at_ms`) or lengths in milliseconds (`…_ms`); sizes are bytes.
 
+mod outlook;
+
+pub(crate) use outlook::{OutlookShape, heard};
+
 use crate::sentences;
 use protocol::farm::explain::{Ended, Explanation, HowBuilt, RequestView};
 use protocol::id::RequestId;
@@ -212,6 +216,8 @@ pub(crate) struct RequestStatusShape {
     pub(crate) submitted_at_ms: Option<u64>,
     pub(crate) started_at_ms: Option<u64>,
     pub(crate) ended_at_ms: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) outlook: OutlookShape,
     pub(crate) reason: Option<String>,
 }
 
@@ -232,6 +238,7 @@ impl RequestStatusShape {
             submitted_at_ms: Some(view.submitted_at.as_millis()),
             started_at_ms: view.started_at.map(Timestamp::as_millis),
             ended_at_ms: view.ended_at.map(Timestamp::as_millis),
+            outlook: view.into(),
             reason: ended.reason,
         }
     }

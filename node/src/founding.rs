@@ -66,6 +66,22 @@ impl Membership {
         }
     }
 
+    /// Follows the charter that the farm's own log says is in force.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError::OtherFarm`] when that is the charter of a farm of another name than the one asked for.
+    pub fn follow(&mut self, in_force: Signed, choice: &FarmChoice) -> Result<(), MembershipError> {
+        let charter = Charter::open(&in_force, self.farm)?;
+        if let FarmChoice::Found(asked) = choice
+            && charter.name != *asked
+        {
+            return Err(MembershipError::OtherFarm { founded: charter.name, asked: asked.clone() });
+        }
+        self.charter = Some(in_force);
+        Ok(())
+    }
+
     /// The coordinators that the known charter names, or else the ticket.
     ///
     /// # Errors
@@ -92,6 +108,10 @@ fn found(home: &Home, name: &Name, node: PeerKey) -> Result<Membership, Membersh
             return Err(MembershipError::OtherFarm { founded: charter.name, asked: name.clone() });
         }
         return Ok(Membership { farm, charter: Some(signed), contacts: Vec::new() });
+    }
+    if known && home.has_begun(farm)? {
+        // Its first charter was signed long ago, and perhaps others after it: a second first one would split the farm.
+        return Ok(Membership { farm, charter: None, contacts: Vec::new() });
     }
     let charter = Charter {
         name: name.clone(),
@@ -127,9 +147,14 @@ fn grow_up(
 }
 
 fn founded(home: &Home, farm: FarmId) -> Result<Membership, MembershipError> {
-    let charter = home.charter(farm)?.ok_or(MembershipError::NoFarm)?;
-    Charter::open(&charter, farm)?;
-    Ok(Membership { farm, charter: Some(charter), contacts: Vec::new() })
+    let charter = home.charter(farm)?;
+    match &charter {
+        Some(signed) => drop(Charter::open(signed, farm)?),
+        // The farm's log knows it.
+        None if home.has_begun(farm)? => {}
+        None => return Err(MembershipError::NoFarm),
+    }
+    Ok(Membership { farm, charter, contacts: Vec::new() })
 }
 
 fn joined(home: &Home, ticket: &Ticket) -> Result<Membership, MembershipError> {
@@ -167,6 +192,26 @@ mod tests {
         let other = FarmChoice::Found("lua".parse().unwrap());
         assert!(matches!(Membership::of(&home, &other, node), Err(MembershipError::OtherFarm { .. })));
         assert_eq!(Membership::of(&home, &FarmChoice::Remembered, node).unwrap().farm, first.farm);
+    }
+
+    #[test]
+    fn a_lost_charter_is_never_signed_a_second_time() {
+        let (_folder, home) = home();
+        let node = home.key(KeyName::Node).unwrap().public();
+        let pypy = FarmChoice::Found("pypy".parse().unwrap());
+        let first = Membership::of(&home, &pypy, node).unwrap();
+        home.remember_begun(first.farm).unwrap();
+        std::fs::remove_file(home.path().join("charter")).unwrap();
+        for choice in [&pypy, &FarmChoice::Remembered] {
+            let mut again = Membership::of(&home, choice, node).unwrap();
+            assert_eq!((again.farm, &again.charter), (first.farm, &None), "it is for the log to say");
+            again.follow(first.charter.clone().unwrap(), choice).unwrap();
+            assert_eq!(again.charter, first.charter);
+        }
+        let other = FarmChoice::Found("lua".parse().unwrap());
+        let mut asked = Membership::of(&home, &other, node).unwrap();
+        let refused = asked.follow(first.charter.clone().unwrap(), &other);
+        assert!(matches!(refused, Err(MembershipError::OtherFarm { .. })));
     }
 
     #[test]

@@ -167,12 +167,14 @@ impl Node {
         let met = home.peers(membership.farm)?;
         let (network, inbox) = start_network(&home, &reach, &secret, &membership, &met, following_leaders)?;
         home.remember_listened(&ports::own_of(&network.addresses().await.unwrap_or_default(), &reach.external))?;
-        let base = Base::new(home, secret, membership, store, network);
+        let mut base = Base::new(home, secret, membership, store, network);
         let (calls, bulk, raft) = Calls::of(inbox);
 
         let mut coordinated = None;
         if let Some(config) = coordinating {
-            coordinated = Some(base.coordinate(&database, raft, config).await?);
+            let (role, in_force) = base.coordinate(&database, raft, config).await?;
+            base.membership.follow(in_force, &choice)?;
+            coordinated = Some(role);
         }
         base.connect(met);
         let (coordinators, charter) = base.follow_charter(leaders).await?;
@@ -318,10 +320,14 @@ impl Base {
         database: &Database,
         raft: mpsc::Receiver<IncomingRaft>,
         config: CoordinatorConfig,
-    ) -> Result<Coordinated, StartError> {
-        let charter = self.membership.charter.as_ref().ok_or(StartError::Charterless)?;
+    ) -> Result<(Coordinated, Signed), StartError> {
+        let Membership { farm, charter, .. } = &self.membership;
+        if charter.is_none() && !self.home.has_begun(*farm)? {
+            return Err(StartError::Charterless);
+        }
         let mailer = config.mail.map(Mailer::new).transpose()?;
-        let replica = open::open(&self.home, database, &self.network, &self.clock, charter).await?;
+        let known = (*farm, charter.as_ref());
+        let (replica, in_force) = open::open(&self.home, database, &self.network, &self.clock, known).await?;
         self.tracker.spawn(open::answer(raft, replica.clone(), self.service.clone()));
         let ground = Ground {
             ledger: Ledger::Replicated(replica.clone()),
@@ -334,7 +340,7 @@ impl Base {
             hearsay: self.hearsay.clone(),
             wall_clock: config.wall_clock,
         };
-        Ok(Coordinated { coordinator: Coordinator::start(ground, &self.service), replica, mailer })
+        Ok((Coordinated { coordinator: Coordinator::start(ground, &self.service), replica, mailer }, in_force))
     }
 
     /// Connects to everybody the ticket names, and the network goes on trying; visits some of those met before, and remembers

@@ -8,10 +8,12 @@ use crate::coordinator::door::Door;
 use crate::hearsay::Hearsay;
 use crate::network::{Inbox, Incoming, News};
 use crate::volunteer::duty::Volunteer;
+use protocol::farm::explain::Presence;
 use protocol::id::BuildKey;
 use protocol::signed::Signed;
 use protocol::ticket::Ticket;
-use protocol::wire::{Answer, CLAIM_WAIT, Control, Park, Refusal, fitting};
+use protocol::time::Span;
+use protocol::wire::{Answer, CLAIM_WAIT, Control, HeardRequest, HeardState, Park, Refusal, RequestRef, fitting};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -21,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 const AT_ONCE: usize = 512;
 /// Calls parked at the same time.
 const PARKED: usize = 16_384;
+/// How long a coordinator is waited for on behalf of somebody who cannot reach one; the asker waits no longer himself.
+const LEADER_WITHIN: Duration = Duration::from_secs(4);
 
 /// The roles of a node, as far as calls are concerned. Clones share everything.
 #[derive(Clone, Debug)]
@@ -93,8 +97,14 @@ impl Router {
     }
 
     fn hear(&self, heard: News, news: &broadcast::Sender<News>) {
-        if let News::Capability { author, news } = &heard {
-            self.hearsay.hear(*author, news.clone());
+        match &heard {
+            News::Capability { author, news } => self.hearsay.hear(*author, news.clone()),
+            // Who could say so otherwise does not know.
+            News::Request { author, news } => {
+                if self.volunteer.as_ref().is_some_and(|volunteer| volunteer.coordinators.includes(author)) {
+                    self.hearsay.hear_of_request(news);
+                }
+            }
         }
         // Nobody listens on a node that is no volunteer.
         let _listeners = news.send(heard);
@@ -116,6 +126,7 @@ impl Router {
                 (_, Some(door)) => door.control(caller, call).await.unwrap_or(Answer::Refused(Refusal::NotAllowed)),
                 (Control::Find(key), None) => self.find(*key).await,
                 (Control::Volunteers, None) => self.volunteers(),
+                (Control::Request(named), None) => self.request(named).await,
                 (_, None) => Answer::Refused(Refusal::NotACoordinator),
             }
         };
@@ -160,6 +171,46 @@ impl Router {
             volunteers.insert(0, own);
         }
         Answer::Volunteers(fitting(volunteers))
+    }
+
+    /// A request as a coordinator sees it, or, where none can be reached, as this volunteer has heard of it.
+    async fn request(&self, named: &RequestRef) -> Answer {
+        let Some(volunteer) = &self.volunteer else { return Answer::Refused(Refusal::NotACoordinator) };
+        let asking = volunteer.coordinators.call(Control::Request(named.clone()));
+        match tokio::time::timeout(LEADER_WITHIN, asking).await {
+            Ok(Ok((_, answer @ (Answer::Request(_) | Answer::Refused(Refusal::Invalid(_)))))) => answer,
+            _ => Answer::Heard(self.heard_of(named, volunteer).await.map(Box::new)),
+        }
+    }
+
+    async fn heard_of(&self, named: &RequestRef, volunteer: &Volunteer) -> Option<HeardRequest> {
+        let here = volunteer.running.requests().into_iter().find(|(request, _)| match named {
+            RequestRef::Id(id) => request == id,
+            RequestRef::Prefix(prefix) => request.to_string().starts_with(prefix.as_str()),
+        });
+        let (request, build_key, mut state, heard) = match here {
+            Some((request, build_key)) => (request, build_key, HeardState::Building, Span::default()),
+            None => {
+                let (request, rumour) = self.hearsay.request(named)?;
+                (request, rumour.build_key, rumour.state, self.hearsay.age(rumour.at))
+            }
+        };
+        if let Ok(Some(_)) = self.store.judged(build_key).await {
+            state = HeardState::Judged;
+        }
+        let Answer::Volunteers(volunteers) = self.volunteers() else { return None };
+        let count = |presence| {
+            let counted = volunteers.iter().filter(|view| view.presence == presence).count();
+            u32::try_from(counted).unwrap_or(u32::MAX)
+        };
+        Some(HeardRequest {
+            request,
+            build_key,
+            state,
+            heard,
+            free: count(Presence::Free),
+            busy: count(Presence::Busy),
+        })
     }
 
     /// A judged build that is kept here; whoever asks checks the verdict himself.

@@ -11,8 +11,10 @@ use protocol::charter::{Charter, Policy};
 use protocol::digest::Digest;
 use protocol::farm::Farm;
 use protocol::farm::command::{Command, Entry, Possession};
+use protocol::farm::lease::Bounds;
 use protocol::id::{CapabilityId, FarmId, PeerKey, RecipeId, RequestId};
 use protocol::platform::{Acceptance, Capability, Constraint, Requirement, Value};
+use protocol::recipe::Limits;
 use protocol::report::Fingerprint;
 use protocol::request::{BuildSpec, Conditions, Demand, OptionValue, Priority, Request, Source, Subscription};
 use protocol::signed::{SecretKey, Signed};
@@ -170,7 +172,14 @@ impl Bench {
             for (at, volunteer, fingerprint) in prepared {
                 let Some(job) = self.farm.candidate(&volunteer.key, &volunteer.capability) else { continue };
                 let Volunteer { key: volunteer, id: capability, .. } = *volunteer;
-                self.apply(Command::Grant { job, volunteer, capability, fingerprint, nonce: u64::from(at) });
+                self.apply(Command::Grant {
+                    job,
+                    volunteer,
+                    capability,
+                    fingerprint,
+                    nonce: u64::from(at),
+                    bounds: Bounds::of(&Limits::default()),
+                });
                 served += 1;
             }
             blocks.push((worked() - start) / BLOCK);

@@ -6,7 +6,7 @@
 //! - words: [`digest`], [`id`], [`time`], [`platform`], [`tree`], [`source`], [`request`], [`recipe`],
 //!   [`report`]
 //! - trust: [`signed`], [`charter`], [`ticket`]
-//! - messages: [`codec`], [`wire`], [`gossip`]
+//! - messages: [`codec`], [`wire`], [`gossip`], [`progress`]
 //! - rules: [`farm`]
 #![deny(missing_docs, rustdoc::broken_intra_doc_links, unreachable_pub)]
 
@@ -27,6 +27,7 @@ pub mod signed;
 pub mod ticket;
 
 pub mod gossip;
+pub mod progress;
 pub mod wire;
 
 pub mod farm;

@@ -78,6 +78,8 @@ pub enum Limit {
     Disk,
     /// Length of the log.
     Log,
+    /// Wall-clock time without a sign of progress.
+    Quiet,
 }
 
 impl fmt::Display for Limit {
@@ -89,6 +91,7 @@ impl fmt::Display for Limit {
             Self::Processes => "limit:pids",
             Self::Disk => "limit:disk",
             Self::Log => "limit:log",
+            Self::Quiet => "limit:quiet",
         })
     }
 }

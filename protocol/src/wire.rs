@@ -12,6 +12,7 @@ use crate::farm::command::{Rejection, Submitted};
 use crate::farm::explain::{Presence, RequestView};
 use crate::id::{BuildKey, JobId, LeaseId, ManifestId, PeerKey, RequestId};
 use crate::platform::Capability;
+use crate::progress::Pulse;
 use crate::report::{Fingerprint, Judged};
 use crate::request::Priority;
 use crate::signed::Signed;
@@ -102,8 +103,8 @@ pub enum Control {
     },
     /// A volunteer is alive and runs these leases, all of them.
     Heartbeat {
-        /// Every lease held.
-        leases: Vec<LeaseId>,
+        /// Every lease held, and how its attempt goes.
+        pulses: Vec<Pulse>,
     },
     /// A volunteer will not attempt it.
     Refuse {
@@ -227,6 +228,34 @@ pub struct VolunteerView {
     pub heard: Span,
 }
 
+/// What a peer that is no coordinator knows of a request. It proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardRequest {
+    /// The request.
+    pub request: RequestId,
+    /// The build.
+    pub build_key: BuildKey,
+    /// What it is said to do.
+    pub state: HeardState,
+    /// How long ago that was heard.
+    pub heard: Span,
+    /// Volunteers that are heard of with a free slot. Whether they could build it is not known here.
+    pub free: u32,
+    /// Volunteers that are heard of without one.
+    pub busy: u32,
+}
+
+/// What a request is said to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum HeardState {
+    /// It waited for a volunteer.
+    Waiting,
+    /// The peer that answers builds it.
+    Building,
+    /// There is a verdict on its build.
+    Judged,
+}
+
 /// The farm at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarmView {
@@ -347,6 +376,8 @@ pub enum Answer {
     },
     /// To `Request` and `Watch`; `None` where it is not known.
     Request(Option<(RequestId, Box<RequestView>)>),
+    /// To `Request`, from a peer that is no coordinator and reaches none; `None` where it has heard nothing.
+    Heard(Option<Box<HeardRequest>>),
     /// To `Farm`.
     Farm(Box<FarmView>),
     /// To `Volunteers`.

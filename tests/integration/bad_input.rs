@@ -30,7 +30,7 @@
 //! | settings that contradict one another | [`settings_that_contradict_each_other_are_refused_at_start`] |
 //! | clock that is wrong | `protocol/tests/law/soft.rs`: `stamps_are_monotonic_and_a_senseless_clock_suspends_expiry`; `protocol/tests/law/submit.rs`: `what_is_out_of_bounds_or_out_of_time_is_refused` |
 //! | told to stop while people wait | [`a_daemon_told_to_stop_ends_within_its_bound`]; [`crate::crash`] for builds |
-//! | folder that cannot take the files | [`a_folder_that_cannot_take_the_files_costs_no_build`] |
+//! | folder that cannot take the files | [`a_folder_that_cannot_take_the_files_is_refused_before_anything_is_asked_for`] |
 
 use crate::deadline::{BUILD, SOON, wait_for};
 use crate::disk::{Medium, SmallDisk};
@@ -307,7 +307,7 @@ fn a_file_of_the_home_that_is_damaged_is_named() {
         (
             "charter",
             "it holds no charter",
-            "move FILE away: it is learnt anew, or written anew where `--farm-name` founded the farm",
+            "move FILE away: it is learnt anew from the farm, or from the farm's own log where it was founded",
         ),
         ("ticket", "a ticket starts with `farm1`", "move FILE away, and give the ticket again with `--farm TICKET`"),
     ] {
@@ -410,6 +410,19 @@ fn a_log_that_is_gone_is_never_an_empty_start() {
     let status = me.run(&["status", left["request"].as_str().unwrap(), "--json", "--farm", &ticket], SOON);
     assert_eq!(status.ended_with(0).json()["state"], "queued");
     assert!(daemon.stop().success());
+
+    // A charter that is lost beside it is told by the log, and not signed a second time.
+    let charter = home.path().join("charter");
+    let signed = fs::read(&charter).unwrap();
+    fs::remove_file(&charter).unwrap();
+    for words in [&AGAIN[..2], &["--coordinator", "--no-mdns", "--farm-name", "x"]] {
+        let mut daemon = home.daemon(words);
+        daemon.line("the ticket", |line| line.starts_with("farm1"));
+        assert!(daemon.stop().success());
+        assert_eq!(fs::read(&charter).unwrap(), signed);
+        fs::remove_file(&charter).unwrap();
+    }
+    fs::write(&charter, &signed).unwrap();
 
     // Or anew, as the hint says too.
     fs::remove_dir_all(&raft).unwrap();
@@ -619,22 +632,37 @@ fn a_peer_that_sends_nonsense_does_no_harm() {
 }
 
 #[test]
-fn a_folder_that_cannot_take_the_files_costs_no_build() {
-    if !crate::can_build("a folder that cannot take the files") {
-        return;
-    }
+fn a_folder_that_cannot_take_the_files_is_refused_before_anything_is_asked_for() {
     let farm = Farm::new();
+    let (mut daemon, ticket) = coordinator(&farm.home("coordinator"), &[]);
     let home = farm.home("me");
-    let file = farm.folder().join("a file");
+    let file = real(farm.folder()).join("a file");
     fs::write(&file, "mine").unwrap();
-    let ran = home.run(&["request", "hello", "--output", file.to_str().unwrap(), "--json"], BUILD);
-    let reason = ran.ended_with(5).json()["reason"].as_str().unwrap().to_owned();
-    assert!(reason.starts_with("the files cannot be written: ") && reason.contains("a file"), "{reason}");
-    let hint = "hint: look at the folder's rights and the free space, or give another with `--output DIR`\n";
-    assert!(ran.stderr.ends_with(hint), "{}", ran.stderr);
+    let in_file = file.join("below");
+    let rights = "look at the folder and its rights, or give another with `--output DIR`";
+    let mut wrong = vec![
+        (file.clone(), format!("{}: something that is no folder stands there", file.display()), rights),
+        (in_file.clone(), format!("{}: Not a directory (os error 20)", in_file.display()), rights),
+    ];
+    let full = real(farm.folder()).join("full");
+    fs::create_dir(&full).unwrap();
+    let disk = small_disk(&full, 4);
+    if disk.is_some() {
+        fs::write(full.join("all there is"), [1; 4_096]).unwrap();
+        let room = "make room there, or give another with `--output DIR`";
+        wrong.push((full.clone(), format!("{}: No space left on device (os error 28)", full.display()), room));
+    }
+    for (output, what, next) in wrong {
+        let words = ["--output", output.to_str().unwrap(), "--farm", &ticket];
+        let said = error(&format!("the files cannot go to {what}"), next);
+        for verb in [&["request", "hello"][..], &["fetch", "12345678"]] {
+            says(&home, &[verb, &words].concat(), 2, &said);
+        }
+    }
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
-    let again = home.run(&["request", "hello", "--json"], BUILD).ended_with(0).json();
-    assert_eq!(again["outcome"], "cached", "the build was not lost");
+    let status = home.run(&["status", "--json", "--farm", &ticket], SOON).ended_with(0).json();
+    assert_eq!((&status["queued"], &status["running"]), (&0.into(), &0.into()), "nothing was asked for");
+    assert!(daemon.stop().success());
 }
 
 #[test]

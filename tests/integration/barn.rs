@@ -65,6 +65,7 @@ pub(crate) struct Volunteer {
     pub(crate) process: Process,
     /// A moment before it served, as late as can be told.
     pub(crate) serves_since: SystemTime,
+    home: Home,
 }
 
 impl Barn {
@@ -106,9 +107,15 @@ impl Barn {
     pub(crate) fn volunteer(&self, name: &str, more: &[&str]) -> Volunteer {
         let words: Vec<&str> =
             ["--volunteer", "--no-mdns", "--slots", "1", "--farm", &self.ticket].iter().chain(more).copied().collect();
-        let mut process = self.farm.home(name).daemon(&words);
+        let home = self.farm.home(name);
+        let mut process = home.daemon(&words);
         let serves_since = process.says("volunteers for", START);
-        Volunteer { process, serves_since }
+        Volunteer { process, serves_since, home }
+    }
+
+    /// Somebody who types at the machine of a volunteer.
+    pub(crate) fn at_home_of(&self, volunteer: &Volunteer) -> Person {
+        Person { home: volunteer.home.clone(), ticket: self.ticket.clone() }
     }
 
     /// Somebody with a fresh home and the ticket.
@@ -236,6 +243,11 @@ impl Gate {
     /// Lets every build through, those that come later as well.
     pub(crate) fn open(&self) {
         fs::write(self.prefix.join("open"), "").unwrap();
+    }
+
+    /// Holds up whoever comes from now on.
+    pub(crate) fn shut(&self) {
+        fs::remove_file(self.prefix.join("open")).unwrap();
     }
 }
 

@@ -198,7 +198,7 @@ fn a_source_on_its_way_when_the_coordinator_dies_arrives_all_the_same() {
 }
 
 /// A folder with one file of so many different chunks.
-fn big_source(barn: &Barn, mebibytes: usize) -> PathBuf {
+pub(crate) fn big_source(barn: &Barn, mebibytes: usize) -> PathBuf {
     let folder = barn.farm.folder().join(format!("source-{mebibytes}"));
     fs::create_dir(&folder).unwrap();
     let mut bytes = vec![0; mebibytes << 20];

@@ -21,6 +21,7 @@ mod archives;
 mod bad_input;
 mod command_line;
 mod crash;
+mod ending;
 mod exit_codes;
 mod four_processes;
 mod git;
@@ -30,8 +31,10 @@ mod mail_server;
 mod matrix;
 mod queue;
 mod reproducible;
+mod standing;
 mod store;
 mod stranger;
+mod stuck;
 mod toolchain;
 mod verbs;
 

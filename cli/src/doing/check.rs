@@ -93,7 +93,7 @@ async fn both(
 fn show(progress: &Progress, conditions: Conditions, stage: &Stage) {
     match stage {
         Stage::Seen { request, view } if view.ended_at.is_none() => {
-            let sentence = sentences::explanation(&view.explanation, *request);
+            let sentence = sentences::standing(view, *request);
             progress.waiting(&format!("{} in {} conditions: {sentence}", view.recipe, check::name(conditions)));
         }
         Stage::Fetching(fetched) => progress.transfer("fetching", fetched.done_bytes, fetched.total_bytes),

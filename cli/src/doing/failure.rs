@@ -69,7 +69,9 @@ fn mend(path: &Path) -> String {
         }
         Some("ticket") => format!("move {shown} away, and give the ticket again with `--farm TICKET`"),
         Some("charter") => {
-            format!("move {shown} away: it is learnt anew, or written anew where `--farm-name` founded the farm")
+            format!(
+                "move {shown} away: it is learnt anew from the farm, or from the farm's own log where it was founded"
+            )
         }
         _ => format!("move {shown} away; it is written anew"),
     }

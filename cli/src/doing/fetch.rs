@@ -1,6 +1,6 @@
 //! `node fetch`: by request, by build key, or by manifest.
 
-use super::{Place, errand, failure};
+use super::{Place, destination, errand, failure};
 use crate::args::FetchArgs;
 use crate::exit::{Exit, Failure};
 use crate::sentences::{self, Said};
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 pub(super) async fn run(place: &Place, args: FetchArgs) -> Result<Exit, Failure> {
     let started = Instant::now();
+    destination::check(args.output.as_deref())?;
     let member = place.join().await?;
     let done = fetch(place, &args, &member, started).await;
     member.leave().await;
@@ -47,8 +48,8 @@ async fn fetch(place: &Place, args: &FetchArgs, member: &Member, started: Instan
                 let commit = CommitShape::default();
                 return verb::request::failed(&place.output, request, view, ended, commit, started.elapsed());
             }
-            explanation => {
-                let what = format!("not built yet: {}", sentences::explanation(explanation, request));
+            _ => {
+                let what = format!("not built yet: {}", sentences::standing(view, request));
                 let next = format!("follow it with `node logs --follow {}`", request.short());
                 return Err(Failure::new(Exit::Policy, Said::with_next(what, next)));
             }

@@ -3,6 +3,7 @@
 use super::{Place, failure};
 use crate::args::LogsArgs;
 use crate::exit::{Exit, Failure};
+use crate::sentences;
 use crate::verb::logs::Logs;
 use node::client::order::OrderError;
 use node::client::session::Session;
@@ -21,7 +22,7 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
     let wrong = |error| failure::of_order(&error);
     let (request, _) = member.session.look(args.request.request()).await.map_err(wrong)?;
     let mut shown = Logs::new(request);
-    let mut unheard = 0;
+    let (mut unheard, mut said) = (0, None);
     let wait = if args.follow { WAIT } else { Duration::ZERO };
     loop {
         let log = tokio::select! {
@@ -42,6 +43,9 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
         unheard = 0;
         shown.take(&place.output, &log)?;
         let part = log.part;
+        if part.state == LogState::Growing && part.bytes.is_empty() {
+            said = say_stillness(place, &member.session, request, said).await;
+        }
         match part.state {
             LogState::Complete => break,
             LogState::Growing | LogState::NotStarted if !args.follow && part.bytes.is_empty() => break,
@@ -55,6 +59,16 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
     member.leave().await;
     let done = shown.finish(&place.output)?;
     Ok(if place.stop.is_cancelled() { Exit::Interrupted } else { done })
+}
+
+/// Says that nothing moves, once a minute at most; `said` is what was said last.
+async fn say_stillness(place: &Place, session: &Session, request: RequestId, said: Option<String>) -> Option<String> {
+    let (_, view) = session.look(RequestRef::Id(request)).await.ok()?;
+    let still = sentences::no_progress(view.motion?)?;
+    if said.as_ref() != Some(&still) {
+        place.output.say(&still);
+    }
+    Some(still)
 }
 
 async fn ended(session: &Session, request: RequestId) -> bool {

@@ -173,7 +173,7 @@ fn show(board: &Board, at: usize, stage: &Stage) {
     match stage {
         Stage::Signed { .. } => {}
         Stage::Submitted { .. } => board.set(at, "submitted"),
-        Stage::Seen { request, view } => board.set(at, &sentences::explanation(&view.explanation, *request)),
+        Stage::Seen { request, view } => board.set(at, &sentences::standing(view, *request)),
         Stage::Fetching(_) => board.set(at, "fetching"),
     }
 }

@@ -6,6 +6,7 @@
 mod alone;
 mod ask;
 mod check;
+mod destination;
 mod errand;
 mod failure;
 mod fetch;

@@ -4,7 +4,7 @@ use super::alone::Lent;
 use super::errand::{self, Asked, Seen, Went};
 use super::footing::Footing;
 use super::interruption::{Alone, interrupted};
-use super::{Place, check, failure, matrix, serve, source};
+use super::{Place, check, destination, failure, matrix, serve, source};
 use crate::args::{Chosen, PlatformArg, RequestArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::Progress;
@@ -23,6 +23,9 @@ pub(super) async fn run(place: &Place, args: RequestArgs) -> Result<Exit, Failur
     let started = Instant::now();
     let recipe = verb::recipe::named(&args.recipe)?;
     let rules = source::rules(&args.fetching)?;
+    if !args.detach {
+        destination::check(args.output.as_deref())?;
+    }
     let settled = tokio::select! {
         biased;
         settled = source::settle(&place.output, &args, &recipe, &rules) => settled?,

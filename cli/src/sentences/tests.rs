@@ -57,7 +57,6 @@ fn who_could_do_it_is_counted() {
 fn what_does_not_wait_has_no_reason_to() {
     let running = Explanation::Running { volunteer: PeerKey::from_bytes([0xab; 32]), since: Timestamp::EPOCH };
     assert_eq!(waiting_because(&running), None);
-    assert_eq!(explanation(&running, RequestId(Digest::of(b""))), "volunteer abababab builds it");
     assert_eq!(waiting_because(&Explanation::Unknown), None);
 }
 

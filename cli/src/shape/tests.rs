@@ -26,6 +26,8 @@ fn view(explanation: Explanation) -> RequestView {
         environment: None,
         log: None,
         explanation,
+        motion: None,
+        estimate: None,
     }
 }
 
@@ -97,7 +99,9 @@ fn a_waiting_request_says_for_what() {
             "request": EMPTY, "build_key": EMPTY, "recipe": "lua", "state": "queued", "attempts": 0,
             "waiting_because": "needs tool python2: 0 of 7 linux/x86_64 volunteers have it",
             "outcome": null, "manifest": null, "volunteer": null, "environment": null, "submitted_at_ms": 1_000, "started_at_ms": null,
-            "ended_at_ms": null, "reason": null
+            "ended_at_ms": null, "ahead": null, "volunteers_free": null, "volunteers_busy": null,
+            "volunteers_gone": null, "volunteers_refusing": null, "phase": null, "no_progress_ms": null,
+            "soonest_ms": null, "latest_ms": null, "past_builds": null, "told_by": null, "heard_ms": null, "reason": null
         })
     );
     let row = QueueRow { request: id(), recipe: "lua".to_owned(), priority: Priority::Urgent, view };

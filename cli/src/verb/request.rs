@@ -25,7 +25,7 @@ pub(crate) fn mode(mode: Mode) -> &'static str {
 
 /// Shows what a request does while it waits.
 pub(crate) fn waiting(progress: &Progress, request: RequestId, view: &RequestView) {
-    let sentence = sentences::explanation(&view.explanation, request);
+    let sentence = sentences::standing(view, request);
     progress.waiting(&format!("{} {}: {sentence}", view.recipe, request.short()));
 }
 
@@ -136,6 +136,8 @@ mod tests {
             environment: None,
             log: None,
             explanation: Explanation::Unknown,
+            motion: None,
+            estimate: None,
         };
         let ended = Ended::Policy(PolicyEnd::Cancelled);
         let shape = failed_shape(request, &view, &ended, Duration::from_millis(7));

@@ -5,8 +5,8 @@ use crate::output::{Output, Table};
 use crate::sentences;
 use crate::shape::{self, QueueShape, RequestStatusShape, StatusShape};
 use protocol::farm::explain::{Explanation, RequestView};
-use protocol::id::RequestId;
-use protocol::wire::FarmView;
+use protocol::id::{PeerKey, RequestId};
+use protocol::wire::{FarmView, HeardRequest};
 
 /// The most mails that could not be sent which are shown as text.
 const SHOWN_MAILS: usize = 5;
@@ -27,6 +27,35 @@ pub(crate) fn show_request(output: &Output, request: RequestId, view: &RequestVi
         output.say(&next);
     }
     output.object(&RequestStatusShape::of(request, view))?;
+    Ok(Exit::Done)
+}
+
+/// Shows one request as a peer that is no coordinator has passed it on.
+pub(crate) fn show_passed_on(
+    output: &Output,
+    peer: PeerKey,
+    request: RequestId,
+    view: &RequestView,
+) -> Result<Exit, Failure> {
+    output.say(&sentences::passed_on(peer));
+    output.answer(&request_text(request, view))?;
+    let shape = RequestStatusShape::of(request, view);
+    output.object(&RequestStatusShape { outlook: shape.outlook.told_by(peer), ..shape })?;
+    Ok(Exit::Done)
+}
+
+/// Shows what a peer that is no coordinator has heard of a request.
+pub(crate) fn show_hearsay(output: &Output, peer: PeerKey, heard: &HeardRequest) -> Result<Exit, Failure> {
+    let shape = shape::heard(peer, heard);
+    output.say(&sentences::hearsay(peer, heard));
+    let lines = [
+        format!("request    {}", heard.request),
+        format!("build key  {}", heard.build_key),
+        format!("state      {}, by hearsay", shape.state.unwrap_or_default()),
+        format!("because    {}", sentences::heard(heard)),
+    ];
+    output.answer(&lines.join("\n"))?;
+    output.object(&shape)?;
     Ok(Exit::Done)
 }
 
@@ -59,9 +88,12 @@ fn request_text(request: RequestId, view: &RequestView) -> String {
         format!("build key  {}", view.build_key),
         format!("submitted  {}", sentences::moment(view.submitted_at)),
         format!("state      {}", shape::state(view)),
-        format!("because    {}", sentences::explanation(&view.explanation, request)),
+        format!("because    {}", sentences::standing(view, request)),
         format!("attempts   {}", view.attempts),
     ];
+    if let Some(estimate) = view.estimate {
+        lines.push(format!("built      {}", sentences::estimate(estimate)));
+    }
     if let Some(volunteer) = view.volunteer {
         lines.push(format!("volunteer  {volunteer}"));
     }

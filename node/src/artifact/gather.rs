@@ -29,13 +29,28 @@ pub async fn tree_into_store(
     id: ManifestId,
     providers: Vec<PeerKey>,
 ) -> Result<Manifest, TransferError> {
+    let (progress, _) = watch::channel(Progress::default());
+    tree_into_store_telling(network, store, id, providers, progress).await
+}
+
+/// The same, and tells how far it is.
+///
+/// # Errors
+///
+/// [`TransferError`].
+pub async fn tree_into_store_telling(
+    network: &Network,
+    store: &Store,
+    id: ManifestId,
+    providers: Vec<PeerKey>,
+    progress: watch::Sender<Progress>,
+) -> Result<Manifest, TransferError> {
     let mut providers = Providers::from(providers);
     let manifest = match store.manifest(id).await? {
         Some(manifest) if store.has_artifact(id).await? => return Ok(manifest),
         Some(manifest) => manifest,
         None => fetch_manifest(network, id, &mut providers).await?,
     };
-    let (progress, _) = watch::channel(Progress::default());
     fetch_artifact(network, &manifest, providers, Sink::Store(store.clone()), progress).await?;
     Ok(manifest)
 }

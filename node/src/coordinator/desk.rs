@@ -7,18 +7,23 @@
 
 use super::ledger::{Ledger, LedgerError};
 use super::replica::Told;
+use crate::artifact::Store;
+use crate::catalogue;
 use crate::clock::Clock;
 use crate::config::WallClock;
 use protocol::farm::Farm;
 use protocol::farm::command::{Command, Event, Expiry, JobState, Reply, Witnesses};
 use protocol::farm::explain::Sighting;
-use protocol::farm::lease::OFFERED_FOR;
+use protocol::farm::lease::{Bounds, OFFERED_FOR};
 use protocol::farm::liveness::Liveness;
 use protocol::farm::roster::{ParkedClaim, Roster};
 use protocol::farm::stamp::{Clock as Trust, Stamper};
 use protocol::id::{JobId, LeaseId, PeerKey};
 use protocol::platform::Capability;
+use protocol::progress::{Motion, Pulse};
+use protocol::recipe::Recipe;
 use protocol::report::Fingerprint;
+use protocol::request::Request;
 use protocol::time::Timestamp;
 use protocol::wire::Offer;
 use std::collections::BTreeMap;
@@ -67,8 +72,8 @@ pub enum Word {
     Heartbeat {
         /// Who.
         volunteer: PeerKey,
-        /// Every lease it runs.
-        leases: Vec<LeaseId>,
+        /// Every lease it runs, and how its attempt goes.
+        pulses: Vec<Pulse>,
         /// For the leases it must stop.
         reply: oneshot::Sender<Vec<LeaseId>>,
     },
@@ -108,10 +113,20 @@ impl DeskBell {
     }
 }
 
+/// What the desk sees of volunteers and their attempts, for whoever explains.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Volunteers.
+    pub sightings: Vec<Sighting>,
+    /// How attempts move.
+    pub motions: BTreeMap<LeaseId, Motion>,
+}
+
 /// The desk. [`Desk::run`] owns it.
 #[derive(Debug)]
 pub struct Desk {
     ledger: Ledger,
+    store: Store,
     clock: Clock,
     stamper: Stamper,
     words: mpsc::Receiver<Word>,
@@ -119,7 +134,7 @@ pub struct Desk {
     liveness: Liveness,
     /// Who waits for an offer, by volunteer and nonce.
     waiting: BTreeMap<(PeerKey, u64), oneshot::Sender<Offer>>,
-    seen: watch::Sender<Arc<Vec<Sighting>>>,
+    seen: watch::Sender<Arc<Seen>>,
 }
 
 impl Desk {
@@ -127,9 +142,10 @@ impl Desk {
     #[must_use]
     pub fn new(
         ledger: Ledger,
+        store: Store,
         clock: Clock,
         wall_clock: WallClock,
-    ) -> (Self, DeskBell, watch::Receiver<Arc<Vec<Sighting>>>) {
+    ) -> (Self, DeskBell, watch::Receiver<Arc<Seen>>) {
         let (bell, words) = mpsc::channel(WORDS);
         let (seen, watching) = watch::channel(Arc::default());
         let last = ledger.read(|farm| farm.last_stamp());
@@ -143,6 +159,7 @@ impl Desk {
         }
         let desk = Self {
             ledger,
+            store,
             clock,
             stamper,
             words,
@@ -195,7 +212,7 @@ impl Desk {
         match event {
             Event::Queued { job, .. } => self.offer_job(job).await,
             Event::Granted { lease, volunteer, .. } => {
-                self.liveness.granted(lease, volunteer, self.clock.now());
+                self.ledger.read(|farm| self.liveness.granted(farm, lease, volunteer, self.clock.now()));
                 self.publish();
             }
             Event::LeaseEnded { lease, .. } => {
@@ -231,9 +248,11 @@ impl Desk {
                 self.waiting.remove(&(volunteer, nonce));
                 self.roster.withdraw(volunteer, nonce);
             }
-            Word::Heartbeat { volunteer, leases, reply } => {
+            Word::Heartbeat { volunteer, pulses, reply } => {
                 self.roster.heard(volunteer, now);
+                let leases: Vec<LeaseId> = pulses.iter().map(|pulse| pulse.lease).collect();
                 let revoked = self.ledger.read(|farm| self.liveness.heard(farm, volunteer, &leases, now));
+                self.liveness.told(volunteer, &pulses, now);
                 // The caller may be gone; it will beat again.
                 let _gone = reply.send(revoked);
             }
@@ -339,6 +358,7 @@ impl Desk {
                 capability: claim.capability_id,
                 fingerprint,
                 nonce: claim.nonce,
+                bounds: self.bounds(job).await,
             };
             match self.ledger.propose(command).await {
                 Ok(Reply::Granted(granted)) => {
@@ -357,9 +377,27 @@ impl Desk {
         Served::Nothing
     }
 
+    /// How long an attempt of a job may take, by its recipe.
+    async fn bounds(&self, job: JobId) -> Bounds {
+        let Some(signed) = self.ledger.read(|farm| farm.job(job).map(|job| job.signed)) else {
+            return Bounds::widest();
+        };
+        // The farm took it in, so it was opened and checked before.
+        let Ok(Request { spec, .. }) = signed.payload_unchecked() else { return Bounds::widest() };
+        let limits = match catalogue::by_id(&spec.recipe) {
+            Some(recipe) => recipe.limits_for(&spec).ok(),
+            None => match self.store.get(&spec.recipe.0).await {
+                Ok(Some(blob)) => Recipe::decode(&blob).ok().and_then(|recipe| recipe.limits_for(&spec).ok()),
+                Ok(None) | Err(_) => None,
+            },
+        };
+        // Of a recipe that nobody can read, a volunteer will say so itself.
+        limits.as_ref().map_or_else(Bounds::widest, Bounds::of)
+    }
+
     fn hand_out(&mut self, claim: &ParkedClaim, lease: LeaseId, job: JobId) {
         let now = self.clock.now();
-        self.liveness.granted(lease, claim.volunteer, now);
+        self.ledger.read(|farm| self.liveness.granted(farm, lease, claim.volunteer, now));
         self.roster.withdraw(claim.volunteer, claim.nonce);
         let offer = self.ledger.read(|farm| {
             let request = farm.job(job)?.signed;
@@ -405,7 +443,11 @@ impl Desk {
             Ok(_) => tracing::info!(?expiry, "a deadline passed"),
             Err(LedgerError::Rejected(rejection)) => {
                 tracing::debug!(?expiry, %rejection, "a deadline had nothing to end");
-                if let Expiry::Undelivered(lease) | Expiry::VolunteerLost(lease) = expiry {
+                if let Expiry::Undelivered(lease)
+                | Expiry::VolunteerLost(lease)
+                | Expiry::Stuck(lease)
+                | Expiry::Overdue(lease) = expiry
+                {
                     self.liveness.ended(lease);
                 }
             }
@@ -415,11 +457,12 @@ impl Desk {
 
     /// Tells watchers what is seen of the volunteers, when that changed.
     fn publish(&self) {
-        let sightings = self.roster.sightings(self.clock.now());
+        let now = self.clock.now();
+        let fresh = Seen { sightings: self.roster.sightings(now), motions: self.liveness.motions(now) };
         self.seen.send_if_modified(|seen| {
-            let changed = **seen != sightings;
+            let changed = **seen != fresh;
             if changed {
-                *seen = Arc::new(sightings);
+                *seen = Arc::new(fresh);
             }
             changed
         });

@@ -4,7 +4,7 @@
 //! whoever brings it: a command connects under a key of its own, and nobody gains by repeating what somebody else signed. Of
 //! reports only coordinators may bring another's; a lease is touched by its own volunteer only. Addresses reach no answer.
 
-use super::desk::{DeskBell, Word};
+use super::desk::{DeskBell, Seen, Word};
 use super::judge::judged;
 use super::ledger::{Ledger, LedgerError};
 use super::logs::{Logs, Outlook, Standing};
@@ -14,19 +14,20 @@ use crate::artifact::need::Needed;
 use crate::clock::Clock;
 use crate::hearsay::Hearsay;
 use crate::network::{Caller, Network};
-use protocol::farm::Resolved;
 use protocol::farm::command::{Command, Possession, Reply, Submitted, Witnesses};
 use protocol::farm::explain::{Presence, RequestView, Sighting};
 use protocol::farm::holding::Finished;
+use protocol::farm::{Farm, Resolved};
 use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
 use protocol::platform::Capability;
+use protocol::progress::Pulse;
 use protocol::report::{Outcome, Report};
 use protocol::request::{Cancellation, CheckedRequest, MAX_ADDRESSES, Request, Subscription};
 use protocol::signed::{SecretKey, Signed};
 use protocol::time::Span;
 use protocol::wire::{
-    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogPosition, LogState, Park, Refusal, RequestLog,
-    RequestRef, VolunteerView, fitting, view_mark,
+    Answer, BuildRow, CLAIM_WAIT, Control, FarmView, LogPart, LogPosition, LogState, Park, QueueRow, Refusal,
+    RequestLog, RequestRef, VolunteerView, fitting, view_mark,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct Door {
     pub(super) secret: SecretKey,
     pub(super) clock: Clock,
     pub(super) desk: DeskBell,
-    pub(super) seen: watch::Receiver<Arc<Vec<Sighting>>>,
+    pub(super) seen: watch::Receiver<Arc<Seen>>,
     /// Rung at every event of the farm. Whoever waits is woken in the order of asking, so that simulated runs repeat.
     pub(super) moved: Arc<Notify>,
     pub(super) pulls: Pulls,
@@ -72,7 +73,7 @@ impl Door {
             Control::Volunteers => Answer::Volunteers(self.volunteers()),
             Control::Builds => Answer::Builds(self.builds()),
             Control::Log { request, from } => self.log(request, from, Duration::ZERO).await,
-            Control::Heartbeat { leases } => self.heartbeat(caller, leases).await,
+            Control::Heartbeat { pulses } => self.heartbeat(caller, pulses).await,
             Control::Refuse { lease, reason } => {
                 self.command(Command::Refuse { lease, volunteer: caller.peer, reason }).await
             }
@@ -122,7 +123,7 @@ impl Door {
     /// Volunteers that wait for work.
     #[must_use]
     pub fn volunteers_free(&self) -> usize {
-        self.seen.borrow().iter().filter(|sighting| sighting.presence == Presence::Free).count()
+        self.seen.borrow().sightings.iter().filter(|sighting| sighting.presence == Presence::Free).count()
     }
 
     /// Mails that wait to be sent.
@@ -242,12 +243,21 @@ impl Door {
 
     fn view(&self, id: RequestId) -> Option<RequestView> {
         let seen = self.sightings();
-        self.ledger.read(|farm| farm.view(id, &seen))
+        self.ledger.read(|farm| {
+            let estimate = farm.estimate(id, &seen, self.clock.now());
+            Some(RequestView { estimate, ..self.with_motion(farm, farm.view(id, &seen)?) })
+        })
+    }
+
+    /// How the attempt that runs moves belongs to no farm: the desk sees it.
+    fn with_motion(&self, farm: &Farm, view: RequestView) -> RequestView {
+        let lease = view.job.and_then(|job| farm.job(job)?.lease.map(|lease| lease.id));
+        RequestView { motion: lease.and_then(|lease| self.seen.borrow().motions.get(&lease).copied()), ..view }
     }
 
     /// What this coordinator sees itself, and what gossip says of volunteers that it does not.
     fn sightings(&self) -> Vec<Sighting> {
-        let mut seen: Vec<Sighting> = self.seen.borrow().as_ref().clone();
+        let mut seen = self.seen.borrow().sightings.clone();
         for hearsay in self.hearsay.sightings() {
             if !seen.iter().any(|sighting| sighting.volunteer == hearsay.volunteer) {
                 seen.push(hearsay);
@@ -268,13 +278,17 @@ impl Door {
                 volunteers,
                 mails_waiting: counts.notices_pending,
                 mails_failed: farm.failed_notices().take(MAILS_SHOWN).map(|failure| failure.reason.clone()).collect(),
-                queue: farm.queue_rows(QUEUE_ROWS, &seen),
+                queue: farm
+                    .queue_rows(QUEUE_ROWS, &seen)
+                    .into_iter()
+                    .map(|row| QueueRow { view: self.with_motion(farm, row.view), ..row })
+                    .collect(),
             }
         })
     }
 
     fn volunteers(&self) -> Vec<VolunteerView> {
-        let seen = self.seen.borrow().clone();
+        let seen = self.seen.borrow().sightings.clone();
         let mut views: Vec<_> = self.ledger.read(|farm| {
             let view = |sighting: &Sighting| VolunteerView {
                 volunteer: sighting.volunteer,
@@ -306,9 +320,9 @@ impl Door {
         self.ledger.read(|farm| fitting(farm.builds().map(row)))
     }
 
-    async fn heartbeat(&self, caller: Caller, leases: Vec<LeaseId>) -> Answer {
+    async fn heartbeat(&self, caller: Caller, pulses: Vec<Pulse>) -> Answer {
         let (reply, revoked) = oneshot::channel();
-        self.desk.say(Word::Heartbeat { volunteer: caller.peer, leases, reply }).await;
+        self.desk.say(Word::Heartbeat { volunteer: caller.peer, pulses, reply }).await;
         revoked.await.map_or(Answer::Refused(Refusal::ShuttingDown), Answer::Revoked)
     }
 

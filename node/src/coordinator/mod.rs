@@ -88,7 +88,7 @@ impl Coordinator {
     pub fn start(ground: Ground, stop: &CancellationToken) -> Self {
         let Ground { ledger, network, store, farm, secret, clock, chance, hearsay, wall_clock } = ground;
         let tracker = TaskTracker::new();
-        let (desk, bell, seen) = Desk::new(ledger.clone(), clock.clone(), wall_clock);
+        let (desk, bell, seen) = Desk::new(ledger.clone(), store.clone(), clock.clone(), wall_clock);
         let moved = Arc::new(Notify::new());
         let (keeper, kept) = mpsc::channel(KEPT);
         let ground = (ledger.clone(), network.clone(), store.clone());

@@ -12,7 +12,7 @@ use protocol::charter::{Charter, CharterError};
 use protocol::digest::Digest;
 use protocol::farm::Farm;
 use protocol::farm::command::Command;
-use protocol::id::PeerKey;
+use protocol::id::{FarmId, PeerKey};
 use protocol::signed::Signed;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ pub enum OpenLedgerError {
     Founding(#[from] LedgerError),
 }
 
-/// Opens the replica in this home and founds the farm in it, if it is new.
+/// Opens the replica in this home and founds the farm in it, if it is new. The charter that is in force comes with it: the log
+/// knows it where `charter`, what the home remembers, is lost or older.
 ///
 /// # Errors
 ///
@@ -52,13 +53,14 @@ pub async fn open(
     database: &Database,
     network: &Network,
     clock: &Clock,
-    charter: &Signed,
-) -> Result<Replica<Farm>, OpenLedgerError> {
-    let coordinators = Charter::open(charter, charter.farm)?.coordinators;
+    (farm, charter): (FarmId, Option<&Signed>),
+) -> Result<(Replica<Farm>, Signed), OpenLedgerError> {
     let local = network.local();
-    if !coordinators.contains(&local) {
+    let remembered = charter.map(|signed| Charter::open(signed, farm)).transpose()?;
+    if remembered.as_ref().is_some_and(|charter| !charter.is_coordinator(&local)) {
         return Err(OpenLedgerError::NotACoordinator);
     }
+    let is_first = remembered.as_ref().is_none_or(|charter| charter.coordinators.first() == Some(&local));
     let carrying = network.clone();
     let folder = home.folder("raft")?;
     let config = ReplicaConfig {
@@ -66,7 +68,7 @@ pub async fn open(
         records: database.records("raft"),
         id: raft_id(&local),
         seat: Seat { peer_id: local.to_string() },
-        beginning: if coordinators.first() == Some(&local) { Beginning::Alone } else { Beginning::Invited },
+        beginning: if is_first { Beginning::Alone } else { Beginning::Invited },
         clock: clock.clone(),
         carry: Arc::new(move |_, seat: Seat, bytes, within| carry(carrying.clone(), seat, bytes, within).boxed()),
         events_kept: EVENTS_KEPT,
@@ -74,21 +76,27 @@ pub async fn open(
     };
     let replica = Replica::open(config).await?;
     let ledger = Ledger::Replicated(replica.clone());
-    let version = Charter::open(charter, charter.farm)?.version;
-    match ledger.read(|farm| farm.charter().map(|(in_force, _)| in_force.version)) {
+    let known = ledger.read(|farm| farm.charter().map(|(in_force, _)| in_force.version));
+    match (known, charter.zip(remembered)) {
         // Never a silent empty start: requests that were acknowledged would be forgotten.
-        None if home.has_begun(charter.farm)? => return Err(OpenLedgerError::Lost(folder)),
-        None => {
-            ledger.propose(Command::Found { charter: charter.clone() }).await?;
+        (None, _) if home.has_begun(farm)? => return Err(OpenLedgerError::Lost(folder)),
+        (None, None) => return Err(OpenLedgerError::Lost(folder)),
+        (None, Some((signed, _))) => {
+            ledger.propose(Command::Found { charter: signed.clone() }).await?;
         }
         // Amended in this home while the farm was not running.
-        Some(in_force) if in_force < version => {
-            ledger.propose(Command::Amend { charter: charter.clone() }).await?;
+        (Some(in_force), Some((signed, charter))) if in_force < charter.version => {
+            ledger.propose(Command::Amend { charter: signed.clone() }).await?;
         }
-        Some(_) => {}
+        (Some(_), _) => {}
     }
-    home.remember_begun(charter.farm)?;
-    Ok(replica)
+    let in_force = ledger.read(|farm| farm.charter().map(|(charter, signed)| (charter.clone(), signed.clone())));
+    let Some((charter, signed)) = in_force else { return Err(OpenLedgerError::Lost(folder)) };
+    if !charter.is_coordinator(&local) {
+        return Err(OpenLedgerError::NotACoordinator);
+    }
+    home.remember_begun(farm)?;
+    Ok((replica, signed))
 }
 
 async fn carry(

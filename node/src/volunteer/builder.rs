@@ -12,7 +12,7 @@ use super::machine::Share;
 use super::workshop::{Made, Order, Space, Stopped, Workshop};
 use super::{
     Alias, BuildLog, BuildUser, CollectError, CollectLimits, Enclosure, EnclosureError, FileKind, Limits, NotAPattern,
-    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Usage, Workspace, floor,
+    Outcome as StepOutcome, OutputPattern, Sandbox, Setup, Step, Surroundings, Tool, Usage, Vitals, Workspace, floor,
 };
 use crate::artifact::checkout::{CheckoutError, checkout};
 use crate::artifact::gather;
@@ -25,6 +25,7 @@ use crate::source::FetchRules;
 use futures::future::{BoxFuture, FutureExt as _};
 use protocol::digest::Digest;
 use protocol::platform::{Capability, Standing};
+use protocol::progress::Phase;
 use protocol::recipe::{self, Output, Plan, Recipe, SmokeTest};
 use protocol::report::{Fingerprint, Limit, Outcome, Smoke};
 use protocol::request::CheckedRequest;
@@ -134,10 +135,12 @@ impl Builder {
         let ground = surroundings.ground(self.share.cores);
         let plan = recipe.plan(spec, effort, ground).map_err(|error| Failure::BuildError(error.to_string()))?;
         let (name, limits) = (order.lease.to_string(), self.limits(&plan));
-        let room = Room { name, slot: order.slot, limits, surroundings, log: order.log.clone() };
+        let room =
+            Room { name, slot: order.slot, limits, surroundings, log: order.log.clone(), vitals: order.vitals.clone() };
         let mut enclosure = self.enclose(room, &source, plan.source_date_epoch).await?;
         times.fetched = started.elapsed();
         let building = Instant::now();
+        order.vitals.enter(Phase::Building);
         let mut used = Used::default();
         let ran = run_steps(&mut enclosure, order, &plan.steps, &mut used).await;
         times.built = building.elapsed();
@@ -146,6 +149,7 @@ impl Builder {
             clear(enclosure);
             return Err(failure);
         }
+        order.vitals.enter(Phase::Collecting);
         let (manifest, batch) = self.collect(enclosure, plan.outputs).await?;
         let size_bytes = manifest.total_bytes();
         let id = match batch.commit_artifact(&manifest).await {
@@ -204,7 +208,7 @@ impl Builder {
 
     /// A fresh folder with the tree in it, shut in.
     async fn enclose(&self, room: Room, tree: &Tree, source_date_epoch: u64) -> Result<Enclosure, Failure> {
-        let Room { name, slot, limits, surroundings, log } = room;
+        let Room { name, slot, limits, surroundings, log, vitals } = room;
         let work = self.work.clone();
         let workspace = blocking(move || Workspace::create(&work, &name, BuildUser::for_slot(slot))).await?;
         let modified = Timestamp::from_millis(source_date_epoch * 1_000) + surroundings.files_later;
@@ -232,6 +236,7 @@ impl Builder {
             ]),
             surroundings,
             log,
+            vitals,
         };
         blocking(move || {
             setup.workspace.hand_over()?;
@@ -249,6 +254,7 @@ impl Builder {
             log_bytes: super::duty::LOG_BYTES,
             disk_bytes: self.share.disk_mib.min(asked.disk_mib.max(1)) << 20,
             cores: u32::try_from(self.share.cores).unwrap_or(u32::MAX),
+            quiet: asked.quiet.duration(),
         }
     }
 
@@ -290,13 +296,16 @@ impl Builder {
             log_bytes: 1 << 20,
             disk_bytes: self.share.disk_mib << 20,
             cores: 1,
+            quiet: SMOKE_WALL,
         };
         let said = BuildLog::new(limits.log_bytes);
         let name = format!("{}-smoke", order.lease);
         let surroundings = Surroundings::of(order.request.request.spec.conditions);
-        let room = Room { name, slot: order.slot, limits, surroundings, log: said.clone() };
+        let room =
+            Room { name, slot: order.slot, limits, surroundings, log: said.clone(), vitals: order.vitals.clone() };
         let mut enclosure = self.enclose(room, artifact, source_date_epoch).await?;
         let step = Step { argv: test.argv.clone(), environment: BTreeMap::new() };
+        order.vitals.enter(Phase::Building);
         let end = enclosure.run(&step, &order.stop).await;
         let said = said.to_bytes();
         order.log.append(&said);
@@ -318,6 +327,7 @@ struct Room {
     limits: Limits,
     surroundings: Surroundings,
     log: BuildLog,
+    vitals: Vitals,
 }
 
 /// A tree and where its chunks are.

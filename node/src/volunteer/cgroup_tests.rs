@@ -71,6 +71,7 @@ fn a_version_1_group_gets_its_limits_and_gives_its_counters() {
         log_bytes: 1,
         disk_bytes: 1,
         cores: 2,
+        quiet: Duration::from_secs(1),
     };
     let group = Group::create(&hierarchy, "a1", &limits).unwrap();
     let folder =
@@ -134,6 +135,7 @@ fn version_2_limits_and_counters() {
         log_bytes: 1,
         disk_bytes: 1,
         cores: 3,
+        quiet: Duration::from_secs(1),
     };
     let group = Group::create(&machine.detect().unwrap(), "b", &limits).unwrap();
     let folder = machine.path(&format!("sys/fs/cgroup/barnraise-{}-b", std::process::id()));

@@ -15,6 +15,7 @@
 use super::build_log::BuildLog;
 use super::running::Running;
 use super::verdicts::Verdicts;
+use super::vitals::Vitals;
 use super::workshop::{Made, Order, Space, Stopped, Workshop};
 use crate::artifact::Store;
 use crate::artifact::need::{Need, Needed};
@@ -26,6 +27,7 @@ use protocol::digest::Digest;
 use protocol::farm::explain::Presence;
 use protocol::id::{FarmId, LeaseId};
 use protocol::platform::Capability;
+use protocol::progress::Phase;
 use protocol::report::{MAX_REASON_BYTES, Outcome, Report};
 use protocol::request::CheckedRequest;
 use protocol::signed::{SecretKey, Signed};
@@ -207,13 +209,16 @@ impl Volunteer {
         }
         let unwanted = stop.child_token();
         let log = BuildLog::new(LOG_BYTES);
-        let Some(hold) = self.running.hold(lease, unwanted.clone(), log.clone()) else { return };
+        let vitals = Vitals::default();
+        let order =
+            Order { lease, slot, request: request.clone(), log: log.clone(), vitals: vitals.clone(), stop: unwanted };
+        let Some(hold) = self.running.hold(&order) else { return };
         let need = self.store.need(Needed::by(&request.request.spec));
         bell.0.notify_one();
         tracing::info!(%lease, recipe = %request.request.recipe, key = %request.build_key.short(), "attempting");
-        let order = Order { lease, slot, request: request.clone(), log: log.clone(), stop: unwanted };
         let made = self.workshop.attempt(order).await;
         log.finish();
+        vitals.enter(Phase::Reporting);
         match made {
             Ok(made) => {
                 self.report(lease, &request, made, &log, stop).await;
@@ -328,11 +333,11 @@ impl Volunteer {
                 () = bell.0.notified() => {}
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
-            let leases = self.running.leases();
-            if leases.is_empty() {
+            let pulses = self.running.pulses();
+            if pulses.is_empty() {
                 continue;
             }
-            match self.coordinators.call(Control::Heartbeat { leases }).await {
+            match self.coordinators.call(Control::Heartbeat { pulses }).await {
                 Ok((_, Answer::Revoked(revoked))) => revoked.into_iter().for_each(|lease| self.running.stop(lease)),
                 Ok((peer, answer)) => tracing::warn!(?peer, ?answer, "no answer to a heartbeat"),
                 Err(error) => tracing::debug!(%error, "no coordinator hears the heartbeat"),

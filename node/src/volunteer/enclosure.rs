@@ -19,6 +19,7 @@ use super::process::{Order, supervise};
 use super::sandbox::{Confinement, Sandbox, Scene, Step, check_environment};
 use super::surroundings::Surroundings;
 use super::tool::{self, Alias, Tool};
+use super::vitals::Vitals;
 use super::workspace::{Workspace, WorkspaceError};
 
 /// What an attempt is given.
@@ -38,6 +39,8 @@ pub struct Setup {
     pub surroundings: Surroundings,
     /// Where the output of every step goes. Whoever made it says when it is finished.
     pub log: BuildLog,
+    /// What steps show of themselves.
+    pub vitals: Vitals,
 }
 
 /// Why an attempt could not be set up or cleared away.
@@ -223,9 +226,10 @@ impl Enclosure {
 
 impl Shared {
     fn order(&self, log: &BuildLog, wall: Duration, cancel: &Arc<OwnedFd>) -> io::Result<Order> {
-        let Setup { workspace, limits, .. } = &self.setup;
+        let Setup { workspace, limits, vitals, .. } = &self.setup;
         Ok(Order {
             log: log.clone(),
+            vitals: vitals.clone(),
             limits: *limits,
             wall,
             group: self.group.clone(),
@@ -235,7 +239,7 @@ impl Shared {
     }
 
     fn supervise(&self, order: Order, step: &Step) -> StepEnd {
-        let Setup { workspace, tools, aliases, limits, environment, surroundings, log: _ } = &self.setup;
+        let Setup { workspace, tools, aliases, limits, environment, surroundings, log: _, vitals: _ } = &self.setup;
         let scene =
             Scene { workspace, tools, aliases, limits, environment, surroundings, group: self.group.as_deref() };
         supervise(order, || self.sandbox.start(&scene, step))

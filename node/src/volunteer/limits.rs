@@ -20,4 +20,6 @@ pub struct Limits {
     pub disk_bytes: u64,
     /// Processor cores.
     pub cores: u32,
+    /// Time without a sign of progress: no output, and no processor time worth the name.
+    pub quiet: Duration,
 }

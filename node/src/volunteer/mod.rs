@@ -13,8 +13,9 @@
 //! ```
 //!
 //! Reading order: `sandbox` says what a build sees, `launcher` and `seccomp` how it is shut in, `process` how it is watched and
-//! ended, `outcome` what that is called, `hierarchy`, `cgroup` and `watch` what it may use, `floor` what must stay free, `workspace` and `janitor` where it
-//! works, `output` and `collect` what is taken from it. Nothing here trusts the build, its files, its names or its exit status.
+//! ended, `outcome` what that is called, `hierarchy`, `cgroup` and `watch` what it may use, `floor` what must stay free, `vitals`
+//! what it shows, `workspace` and `janitor` where it works, `output` and `collect` what is taken from it. Nothing here trusts the
+//! build, its files, its names or its exit status.
 
 pub mod announce;
 mod build_log;
@@ -43,6 +44,7 @@ pub mod survey;
 mod tool;
 pub mod toolchain;
 mod verdicts;
+mod vitals;
 mod watch;
 pub mod workshop;
 mod workspace;
@@ -60,6 +62,7 @@ pub use process::DEATH_TIME;
 pub use sandbox::{Confinement, Sandbox, Step};
 pub use surroundings::{ALIAS_DIR, BUILD_DIR, HOME_DIR, Surroundings};
 pub use tool::{Alias, Tool, ToolError};
+pub use vitals::Vitals;
 pub use workspace::{BUILD_UIDS, BuildUser, FIRST_BUILD_UID, Workspace, WorkspaceError, sweep};
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::outcome::{Outcome, SandboxFailure};
 use super::sandbox::{Binding, Confinement, Sandbox, Step};
 use super::seccomp::Filters;
 use super::surroundings::Surroundings;
+use super::vitals::Vitals;
 use super::workspace::{BuildUser, Workspace};
 
 /// Options without which there is no sandbox; all are in bubblewrap 0.8.0.
@@ -31,6 +32,7 @@ const TRIAL: Limits = Limits {
     log_bytes: 64 << 10,
     disk_bytes: 16 << 20,
     cores: 1,
+    quiet: Duration::from_secs(20),
 };
 
 /// Why this machine cannot run builds.
@@ -169,6 +171,7 @@ impl Sandbox {
             limits: TRIAL,
             environment: BTreeMap::new(),
             log: BuildLog::new(TRIAL.log_bytes),
+            vitals: Vitals::default(),
             surroundings: Surroundings::USUAL,
         };
         let step = Step { argv: vec!["true".to_owned()], environment: BTreeMap::new() };

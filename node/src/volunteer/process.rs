@@ -20,7 +20,8 @@ use super::cgroup::Group;
 use super::launcher::{LaunchError, Launched};
 use super::limits::Limits;
 use super::outcome::{Ending, Outcome, SandboxFailure, StepEnd, Stop, Usage, conclude};
-use super::watch::{Findings, Watch};
+use super::vitals::Vitals;
+use super::watch::{Findings, Subject, Watch};
 use protocol::report::Limit;
 
 /// From the first SIGKILL to the proof that nothing is left.
@@ -35,6 +36,7 @@ const LAST_WORDS_BYTES: usize = 1024;
 /// What to watch.
 pub(super) struct Order {
     pub(super) log: BuildLog,
+    pub(super) vitals: Vitals,
     pub(super) limits: Limits,
     /// What is left of [`Limits::wall`].
     pub(super) wall: Duration,
@@ -97,7 +99,14 @@ impl Watched {
             let _ = child.wait();
             io::Error::from(errno)
         })?;
-        let watch = Watch::new(order.limits, order.group.clone(), std::mem::take(&mut order.folders), now);
+        let subject = Subject {
+            limits: order.limits,
+            group: order.group.clone(),
+            folders: std::mem::take(&mut order.folders),
+            log: order.log.clone(),
+            vitals: order.vitals.clone(),
+        };
+        let watch = Watch::new(subject, now);
         Ok(Self {
             child,
             outer,

@@ -1,7 +1,10 @@
 //! The leases that this volunteer holds right now, and what can be done to each from outside.
 
 use super::build_log::BuildLog;
-use protocol::id::LeaseId;
+use super::vitals::Vitals;
+use super::workshop::Order;
+use protocol::id::{BuildKey, LeaseId, RequestId};
+use protocol::progress::Pulse;
 use protocol::wire::{LogPart, LogState};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +17,11 @@ pub struct Running(Arc<Mutex<BTreeMap<LeaseId, Held>>>);
 
 #[derive(Clone, Debug)]
 struct Held {
+    request: RequestId,
+    build_key: BuildKey,
     stop: CancellationToken,
     log: BuildLog,
+    vitals: Vitals,
 }
 
 /// Forgets the lease when dropped.
@@ -34,12 +40,20 @@ impl Drop for Hold {
 impl Running {
     /// Notes a lease for as long as the answer lives; `None` when it is held already.
     #[must_use]
-    pub fn hold(&self, lease: LeaseId, stop: CancellationToken, log: BuildLog) -> Option<Hold> {
+    pub fn hold(&self, order: &Order) -> Option<Hold> {
+        let lease = order.lease;
         let mut leases = self.locked();
         if leases.contains_key(&lease) {
             return None;
         }
-        leases.insert(lease, Held { stop, log });
+        let held = Held {
+            request: order.request.id,
+            build_key: order.request.build_key,
+            stop: order.stop.clone(),
+            log: order.log.clone(),
+            vitals: order.vitals.clone(),
+        };
+        leases.insert(lease, held);
         Some(Hold { running: self.clone(), lease })
     }
 
@@ -47,6 +61,20 @@ impl Running {
     #[must_use]
     pub fn leases(&self) -> Vec<LeaseId> {
         self.locked().keys().copied().collect()
+    }
+
+    /// Every lease held, and how its attempt goes.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<Pulse> {
+        let pulse =
+            |(lease, held): (&LeaseId, &Held)| Pulse { lease: *lease, progress: held.vitals.progress(&held.log) };
+        self.locked().iter().map(pulse).collect()
+    }
+
+    /// What is attempted here: requests and what they ask for.
+    #[must_use]
+    pub fn requests(&self) -> Vec<(RequestId, BuildKey)> {
+        self.locked().values().map(|held| (held.request, held.build_key)).collect()
     }
 
     /// Stops the build of a lease, if it is held.

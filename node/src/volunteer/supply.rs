@@ -4,16 +4,15 @@
 //! request says of it, and the next build with other options fetches nothing. That it cannot be had is never the recipe's
 //! fault; that it cannot be unpacked always is, because its bytes are pinned.
 
-use super::BuildLog;
 use super::builder::{Builder, Failure, Tree, store_failed, unfetched};
 use super::workshop::Order;
 use crate::artifact::import::{self, ImportError, Imported};
-use crate::artifact::{ChunkSource, gather};
+use crate::artifact::{ChunkSource, gather, transfer};
 use crate::source::archive::{self, Audience, Fetched, Pinned};
 use crate::source::git::{Remote, TreeError};
 use crate::source::{FetchError, Progress};
 use protocol::digest::Digest;
-use protocol::id::PeerKey;
+use protocol::id::{ManifestId, PeerKey};
 use protocol::request::Source;
 use protocol::source::{Commit, HttpsUrl};
 use protocol::tree::Manifest;
@@ -21,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
+use tokio::sync::watch;
 
 /// How long peers are asked for an archive before its origin is.
 const PEERS_WITHIN: Duration = Duration::from_secs(5);
@@ -36,15 +36,14 @@ impl Builder {
         let imported = match source {
             Source::Inline => return Ok(Tree { manifest: Manifest::default(), chunks: Arc::new(Nowhere) }),
             Source::Tree(id) => {
-                let tree = gather::tree_into_store(&self.network, &self.store, *id, providers).await;
-                return Ok(self.stored(tree.map_err(unfetched)?));
+                return self.tree(order, *id, providers).await;
             }
             Source::Archive { .. } | Source::Git { .. } => {
                 if let Some(tree) = self.store.source(source).await.map_err(|error| store_failed(&error))? {
                     order.log.append(b"the source is here from an earlier build\n");
                     return Ok(self.stored(tree));
                 }
-                self.published(&order.log, source, providers).await.inspect_err(|failure| {
+                self.published(order, source, providers).await.inspect_err(|failure| {
                     if let Failure::Infrastructure(reason) | Failure::BuildError(reason) = failure {
                         order.log.append(format!("{reason}\n").as_bytes());
                     }
@@ -56,24 +55,37 @@ impl Builder {
         Ok(self.stored(tree))
     }
 
+    /// A source that a requester has handed over.
+    async fn tree(&self, order: &Order, id: ManifestId, providers: Vec<PeerKey>) -> Result<Tree, Failure> {
+        let (progress, mut watching) = watch::channel(transfer::Progress::default());
+        let fetching = gather::tree_into_store_telling(&self.network, &self.store, id, providers, progress);
+        let telling = async {
+            while watching.changed().await.is_ok() {
+                order.vitals.fetched(watching.borrow_and_update().done_bytes);
+            }
+        };
+        let (tree, ()) = futures::future::join(fetching, telling).await;
+        Ok(self.stored(tree.map_err(unfetched)?))
+    }
+
     fn stored(&self, manifest: Manifest) -> Tree {
         Tree { manifest, chunks: Arc::new(self.store.clone()) }
     }
 
     /// What is published outside the farm.
-    async fn published(&self, log: &BuildLog, source: &Source, providers: Vec<PeerKey>) -> Result<Imported, Failure> {
+    async fn published(&self, order: &Order, source: &Source, providers: Vec<PeerKey>) -> Result<Imported, Failure> {
         match source {
             Source::Archive { digest, size, url } => {
-                self.archive(log, url, Pinned { digest: *digest, size: *size }, providers).await
+                self.archive(order, url, Pinned { digest: *digest, size: *size }, providers).await
             }
-            Source::Git { url, commit } => self.commit(log, url, commit).await,
+            Source::Git { url, commit } => self.commit(order, url, commit).await,
             Source::Inline | Source::Tree(_) => Err(Failure::Infrastructure("it is published nowhere".to_owned())),
         }
     }
 
     async fn archive(
         &self,
-        log: &BuildLog,
+        order: &Order,
         url: &str,
         pinned: Pinned,
         providers: Vec<PeerKey>,
@@ -82,12 +94,12 @@ impl Builder {
         let from_peers = if fits { self.archive_from_peers(pinned.digest, providers).await } else { None };
         let file = match from_peers {
             Some(file) => {
-                log.append(b"the source came from a peer\n");
+                order.log.append(b"the source came from a peer\n");
                 file
             }
             None => {
-                log.append(format!("fetching {url}\n").as_bytes());
-                let mut told = Told::new(log);
+                order.log.append(format!("fetching {url}\n").as_bytes());
+                let mut told = Told::new(order);
                 let fetched = archive::fetch(&self.fetch, url, pinned, &mut |progress| told.tell(progress)).await;
                 let archive = fetched.map_err(|error| unpublished(&error))?;
                 if fits {
@@ -130,9 +142,9 @@ impl Builder {
         Ok(())
     }
 
-    async fn commit(&self, log: &BuildLog, url: &HttpsUrl, commit: &Commit) -> Result<Imported, Failure> {
-        log.append(format!("fetching {url} at {commit}\n").as_bytes());
-        let mut told = Told::new(log);
+    async fn commit(&self, order: &Order, url: &HttpsUrl, commit: &Commit) -> Result<Imported, Failure> {
+        order.log.append(format!("fetching {url} at {commit}\n").as_bytes());
+        let mut told = Told::new(order);
         let remote = Remote::open(&self.fetch, url).await.map_err(|error| unpublished(&error))?;
         match remote.files(commit, &mut |progress| told.tell(progress)).await {
             Ok(imported) => Ok(imported),
@@ -142,21 +154,22 @@ impl Builder {
     }
 }
 
-/// Tells the readers of a log how far a fetch is, now and then.
+/// Tells how far a fetch is: the heartbeat always, the readers of the log now and then.
 struct Told<'a> {
-    log: &'a BuildLog,
+    order: &'a Order,
     last: Instant,
 }
 
 impl<'a> Told<'a> {
-    fn new(log: &'a BuildLog) -> Self {
-        Self { log, last: Instant::now() }
+    fn new(order: &'a Order) -> Self {
+        Self { order, last: Instant::now() }
     }
 
     fn tell(&mut self, progress: Progress) {
+        self.order.vitals.fetched(progress.received);
         if self.last.elapsed() >= TELL_EVERY {
             self.last = Instant::now();
-            self.log.append(line(progress).as_bytes());
+            self.order.log.append(line(progress).as_bytes());
         }
     }
 }

@@ -8,7 +8,9 @@
 use super::machine;
 use super::tool::{Alias, Tool, ToolError};
 use super::toolchain::{self, KNOWN_HEADERS, KNOWN_TOOLS, TCL_SCRIPT, Telling};
-use super::{BuildLog, BuildUser, EnclosureError, Limits, Outcome, Sandbox, Setup, Step, Surroundings, Workspace};
+use super::{
+    BuildLog, BuildUser, EnclosureError, Limits, Outcome, Sandbox, Setup, Step, Surroundings, Vitals, Workspace,
+};
 use super::{Enclosure, WorkspaceError};
 use crate::catalogue;
 use protocol::platform::{Value, Version};
@@ -168,6 +170,7 @@ impl Room {
             log_bytes: 1 << 20,
             disk_bytes: 16 << 20,
             cores: 1,
+            quiet: TELL_WITHIN,
         };
         let log = BuildLog::new(limits.log_bytes);
         let (sandbox, work, tools, said) = (sandbox.clone(), work.to_owned(), offered.to_vec(), log.clone());
@@ -187,6 +190,7 @@ impl Room {
                 environment,
                 surroundings: Surroundings::USUAL,
                 log: said,
+                vitals: Vitals::default(),
             })?)
         });
         Ok(Self { enclosure: enclosing.await.map_err(|_| SurveyError::Ending)??, log })

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Absent, Alias, BuildLog, BuildUser, CollectLimits, Confinement, Enclosure, Limits, Outcome, OutputPattern, Sandbox,
-    Setup, Step, StepEnd, Surroundings, Tool, Workspace, sweep,
+    Setup, Step, StepEnd, Surroundings, Tool, Vitals, Workspace, sweep,
 };
 use protocol::report::Limit;
 
@@ -26,6 +26,7 @@ const ROOMY: Limits = Limits {
     log_bytes: 1 << 20,
     disk_bytes: 256 << 20,
     cores: 2,
+    quiet: Duration::from_secs(60),
 };
 
 /// The machine's sandbox, tried once.
@@ -81,8 +82,18 @@ impl Attempt {
         let environment = BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), "1700000000".to_owned())]);
         let log = BuildLog::new(limits.log_bytes);
         let surroundings = Surroundings::USUAL;
-        let enclosure =
-            sandbox.enclose(Setup { workspace, tools, aliases, limits, environment, surroundings, log }).unwrap();
+        let enclosure = sandbox
+            .enclose(Setup {
+                workspace,
+                tools,
+                aliases,
+                limits,
+                environment,
+                surroundings,
+                log,
+                vitals: Vitals::default(),
+            })
+            .unwrap();
         Self { home, enclosure }
     }
 

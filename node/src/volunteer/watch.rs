@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::build_log::BuildLog;
 use super::cgroup::{Counters, Group};
 use super::limits::Limits;
 use super::outcome::Stop;
+use super::vitals::{Stillness, Vitals};
 use super::{floor, janitor};
 use protocol::report::Limit;
 
@@ -34,16 +36,34 @@ const REFUSED_FORKS: u64 = 1000;
 /// How long a build without a control group may stand at its process limit.
 const SATURATED: Duration = Duration::from_secs(2);
 
+/// What there is to watch of one step.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) limits: Limits,
+    pub(super) group: Option<Arc<Group>>,
+    /// Measured together.
+    pub(super) folders: Vec<OwnedFd>,
+    pub(super) log: BuildLog,
+    /// Told of the processor time that is used.
+    pub(super) vitals: Vitals,
+}
+
 /// The eyes on one step.
 #[derive(Debug)]
 pub(super) struct Watch {
     limits: Limits,
     group: Option<Arc<Group>>,
+    log: BuildLog,
+    vitals: Vitals,
+    stillness: Stillness,
+    looked: Instant,
     before: Counters,
     disk: Disk,
     next: Instant,
     peak_memory_bytes: u64,
     cpu: Option<Duration>,
+    /// Processor time as it was counted last, of whatever was counted.
+    used: Option<Duration>,
     at_process_limit_since: Option<Instant>,
     was_at_process_limit: bool,
 }
@@ -60,17 +80,22 @@ pub(super) struct Findings {
 }
 
 impl Watch {
-    /// `folders` are measured together.
-    pub(super) fn new(limits: Limits, group: Option<Arc<Group>>, folders: Vec<OwnedFd>, now: Instant) -> Self {
+    pub(super) fn new(subject: Subject, now: Instant) -> Self {
+        let Subject { limits, group, folders, log, vitals } = subject;
         let before = group.as_ref().map(|group| group.counters()).unwrap_or_default();
         Self {
             limits,
             group,
+            log,
+            vitals,
+            stillness: Stillness::default(),
+            looked: now,
             before,
             disk: Disk { folders, known_bytes: None, due: now + MEASURE_LATEST, soonest: now },
             next: now + FIRST_LOOK,
             peak_memory_bytes: 0,
             cpu: None,
+            used: None,
             at_process_limit_since: None,
             was_at_process_limit: false,
         }
@@ -85,7 +110,9 @@ impl Watch {
     pub(super) fn look(&mut self, first: Option<Pid>, now: Instant) -> Option<Stop> {
         let started = spent();
         let limit = self.look_at_group_or_processes(first, now).map(Stop::Limit);
-        let passed = limit.or_else(|| self.disk.look(self.limits.disk_bytes, now));
+        let passed = limit
+            .or_else(|| self.disk.look(self.limits.disk_bytes, now))
+            .or_else(|| self.look_for_progress(now).map(Stop::Limit));
         let interval = if self.group.is_some() { GROUP_INTERVAL } else { PROC_INTERVAL };
         self.next = now + interval.max(spent().saturating_sub(started) * LEISURE);
         passed
@@ -94,13 +121,15 @@ impl Watch {
     fn look_at_group_or_processes(&mut self, first: Option<Pid>, now: Instant) -> Option<Limit> {
         if let Some(group) = &self.group {
             let seen = group.counters();
+            self.used = seen.cpu.or_else(|| Survey::take(first?).cpu());
             if seen.oom_kills > self.before.oom_kills {
                 return Some(Limit::Memory);
             }
             return (seen.refused_forks - self.before.refused_forks > REFUSED_FORKS).then_some(Limit::Processes);
         }
         let survey = Survey::take(first?);
-        self.cpu = self.cpu.max(survey.cpu());
+        self.used = survey.cpu();
+        self.cpu = self.cpu.max(self.used);
         let mut bytes = survey.resident_bytes();
         if bytes > self.limits.memory_bytes {
             // Pages shared after a fork were counted for each process; now share them out.
@@ -117,6 +146,18 @@ impl Watch {
         self.was_at_process_limit = true;
         let since = *self.at_process_limit_since.get_or_insert(now);
         (now.duration_since(since) >= SATURATED).then_some(Limit::Processes)
+    }
+
+    /// Whether the build does anything at all.
+    fn look_for_progress(&mut self, now: Instant) -> Option<Limit> {
+        let passed = now.saturating_duration_since(self.looked);
+        self.looked = now;
+        let used = self.used.unwrap_or_default();
+        let still = self.stillness.look(used, self.log.written(), passed);
+        if still.is_zero() {
+            self.vitals.spent(used);
+        }
+        (still >= self.limits.quiet).then_some(Limit::Quiet)
     }
 
     /// What is known after the step's last process has died.

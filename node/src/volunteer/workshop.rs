@@ -2,6 +2,7 @@
 //! has one that pretends.
 
 use super::build_log::BuildLog;
+use super::vitals::Vitals;
 use futures::future::BoxFuture;
 use protocol::id::LeaseId;
 use protocol::report::{Fingerprint, Outcome};
@@ -20,6 +21,8 @@ pub struct Order {
     pub request: CheckedRequest,
     /// Where the output of the build goes, line by line as it comes.
     pub log: BuildLog,
+    /// Told how it goes.
+    pub vitals: Vitals,
     /// Cancelled when nobody wants the result any more.
     pub stop: CancellationToken,
 }

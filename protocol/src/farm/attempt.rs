@@ -1,4 +1,4 @@
-//! Leases given and ended without a report: grant, refuse, hand back, undelivered, lost.
+//! Leases given and ended without a report: grant, refuse, hand back, undelivered, lost, stuck, overdue.
 //!
 //! Handing back and not being delivered cost a job nothing. A lost volunteer and a reported infrastructure cause are tried
 //! elsewhere; after [`RETRY_AFTER`] the same volunteer may be asked again, so that a farm of few recovers by itself; the
@@ -7,7 +7,7 @@
 use crate::farm::command::{Event, Expiry, Granted, LeaseEnd, Rejection, Reply};
 use crate::farm::explain::Ended;
 use crate::farm::job::{Effort, Grounds, Job, PastLease, Trail};
-use crate::farm::lease::Lease;
+use crate::farm::lease::{Bounds, Lease};
 use crate::farm::{Farm, Turn};
 use crate::id::{CapabilityId, JobId, LeaseId, PeerKey};
 use crate::report::{Fingerprint, MAX_REASON_BYTES};
@@ -27,6 +27,7 @@ pub(super) struct Claim {
     pub(super) capability: CapabilityId,
     pub(super) fingerprint: Fingerprint,
     pub(super) nonce: u64,
+    pub(super) bounds: Bounds,
 }
 
 /// What went wrong outside the recipe.
@@ -38,7 +39,7 @@ pub(super) enum Cause {
 
 impl Farm {
     pub(super) fn grant(&mut self, turn: &mut Turn, job: JobId, claim: Claim) -> Result<Reply, Rejection> {
-        let Claim { volunteer, capability, fingerprint, nonce } = claim;
+        let Claim { volunteer, capability, fingerprint, nonce, bounds } = claim;
         if let Some(lease) = self.leases.of(volunteer).find(|lease| lease.nonce == nonce) {
             let granted = Granted { lease: lease.id, job: lease.job, offered_until: lease.offered_until() };
             return Ok(Reply::Granted(granted));
@@ -58,7 +59,7 @@ impl Farm {
         self.unshelve(job);
         self.accounts.granted(class, tag);
         self.jobs.set_effort(job, Effort::Leased(id));
-        let lease = Lease { id, job, volunteer, capability, fingerprint, nonce, granted_at: turn.now };
+        let lease = Lease { id, job, volunteer, capability, fingerprint, nonce, granted_at: turn.now, bounds };
         let granted = Granted { lease: id, job, offered_until: lease.offered_until() };
         self.leases.insert(lease);
         turn.events.push(Event::Granted { lease: id, job, volunteer });
@@ -108,6 +109,31 @@ impl Farm {
         self.end_lease(turn, lease, LeaseEnd::VolunteerLost);
         self.renew_doubt(turn, job);
         self.trouble(turn, job, volunteer, Cause::VolunteerLost);
+        Ok(())
+    }
+
+    /// Its volunteer is alive, so nobody is lost; that nothing moves is a cause like any that it could have reported.
+    pub(super) fn expire_stuck(&mut self, turn: &mut Turn, lease: LeaseId) -> Result<(), Rejection> {
+        self.expire_attempt(turn, lease, "a volunteer was alive, and its attempt showed no sign of progress")
+    }
+
+    pub(super) fn expire_overdue(&mut self, turn: &mut Turn, lease: LeaseId) -> Result<(), Rejection> {
+        let until = self.leases.get(lease).ok_or(Rejection::UnknownLease)?.until();
+        if turn.now < until {
+            return Err(Rejection::NotDue);
+        }
+        self.expire_attempt(
+            turn,
+            lease,
+            "an attempt took longer than its recipe allows, with time to fetch and to report",
+        )
+    }
+
+    fn expire_attempt(&mut self, turn: &mut Turn, lease: LeaseId, reason: &str) -> Result<(), Rejection> {
+        let Lease { job, volunteer, .. } = *self.leases.get(lease).ok_or(Rejection::UnknownLease)?;
+        self.end_lease(turn, lease, LeaseEnd::OutOfTime);
+        self.renew_doubt(turn, job);
+        self.trouble(turn, job, volunteer, Cause::Reported(reason.to_owned()));
         Ok(())
     }
 
@@ -173,7 +199,11 @@ impl Farm {
         match end {
             // It never started, so it is no attempt.
             LeaseEnd::Undelivered | LeaseEnd::Refused => {}
-            LeaseEnd::Reported | LeaseEnd::HandedBack | LeaseEnd::VolunteerLost | LeaseEnd::Revoked => {
+            LeaseEnd::Reported
+            | LeaseEnd::HandedBack
+            | LeaseEnd::VolunteerLost
+            | LeaseEnd::OutOfTime
+            | LeaseEnd::Revoked => {
                 history.trail.add_attempt(&lease);
             }
         }

@@ -6,6 +6,7 @@
 //! whoever proposes; the law reads the payloads and checks who may do what.
 
 use crate::farm::explain::Ended;
+use crate::farm::lease::Bounds;
 use crate::id::{BuildKey, CapabilityId, JobId, LeaseId, ManifestId, NoticeId, PeerKey, RequestId};
 use crate::report::Holding;
 use crate::request::Subscription;
@@ -62,6 +63,10 @@ pub enum Expiry {
     Undelivered(LeaseId),
     /// The volunteer that held it fell silent.
     VolunteerLost(LeaseId),
+    /// The volunteer that holds it is heard, and the attempt shows no sign of progress.
+    Stuck(LeaseId),
+    /// The attempt has taken as long as it may.
+    Overdue(LeaseId),
     /// The request reached its own expiry.
     Request(RequestId),
     /// The source did not arrive in time.
@@ -124,6 +129,8 @@ pub enum Command {
         fingerprint: crate::report::Fingerprint,
         /// The claim that is answered; the same nonce gets the same lease.
         nonce: u64,
+        /// How long the attempt may take.
+        bounds: Bounds,
     },
     /// A volunteer will not attempt what it was granted.
     Refuse {
@@ -401,6 +408,8 @@ pub enum LeaseEnd {
     Undelivered,
     /// The volunteer fell silent.
     VolunteerLost,
+    /// The attempt showed no sign of progress, or took longer than it may: the volunteer is to stop.
+    OutOfTime,
     /// Nobody wants the job any more, or it was decided meanwhile: the volunteer is to stop.
     Revoked,
 }

@@ -3,10 +3,12 @@
 use crate::farm::Farm;
 use crate::farm::asked::{Asked, Fate};
 use crate::farm::command::JobState;
+use crate::farm::durations::Estimate;
 use crate::farm::job::{Effort, Job};
 use crate::farm::quorum::{self, Answer};
 use crate::id::{BuildKey, JobId, ManifestId, PeerKey, RequestId};
 use crate::platform::{Capability, Constraint, Value};
+use crate::progress::Motion;
 use crate::report::{Fingerprint, Holding, Limit};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -184,6 +186,10 @@ pub struct RequestView {
     pub log: Option<crate::digest::Digest>,
     /// Why it waits, or how it ended.
     pub explanation: Explanation,
+    /// How the attempt that runs moves, where its volunteer has told.
+    pub motion: Option<Motion>,
+    /// When it will be built, where that is a question.
+    pub estimate: Option<Estimate>,
 }
 
 impl Farm {

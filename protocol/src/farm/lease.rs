@@ -4,6 +4,7 @@
 //! only hears when a deadline passed.
 
 use crate::id::{CapabilityId, JobId, LeaseId, PeerKey};
+use crate::recipe::{Limits, MAX_TIME};
 use crate::report::Fingerprint;
 use crate::time::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a lease is offered before its first heartbeat.
 pub const OFFERED_FOR: Span = Span::from_secs(3);
+
+/// Beside the time of its steps, what an attempt may take to fetch, unpack, collect, try and report.
+pub const BESIDE_STEPS: Span = Span::from_secs(2 * 3_600);
+
+/// How long an attempt may take. The leader reads it from the recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Everything, from the grant to the report.
+    pub whole: Span,
+    /// What its steps may take without a sign of progress.
+    pub quiet: Span,
+}
+
+impl Bounds {
+    /// What a build within these limits takes at most.
+    #[must_use]
+    pub fn of(limits: &Limits) -> Self {
+        Self { whole: Span::from(limits.time.duration() + BESIDE_STEPS.duration()), quiet: limits.quiet }
+    }
+
+    /// What any build may take, for a recipe that cannot be read.
+    #[must_use]
+    pub fn widest() -> Self {
+        Self::of(&Limits { time: MAX_TIME, quiet: MAX_TIME, ..Limits::default() })
+    }
+}
 
 /// A right to attempt a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +56,8 @@ pub struct Lease {
     pub nonce: u64,
     /// When.
     pub granted_at: Timestamp,
+    /// How long it may take.
+    pub bounds: Bounds,
 }
 
 impl Lease {
@@ -36,6 +65,12 @@ impl Lease {
     #[must_use]
     pub fn offered_until(&self) -> Timestamp {
         self.granted_at + OFFERED_FOR.duration()
+    }
+
+    /// When it ends, however alive its volunteer seems.
+    #[must_use]
+    pub fn until(&self) -> Timestamp {
+        self.granted_at + self.bounds.whole.duration()
     }
 }
 

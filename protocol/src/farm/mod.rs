@@ -13,6 +13,7 @@ pub mod account;
 mod asked;
 mod attempt;
 pub mod command;
+pub mod durations;
 pub mod explain;
 pub mod holding;
 pub mod invariants;
@@ -39,6 +40,7 @@ use crate::time::Timestamp;
 use account::Accounts;
 use asked::{Asked, Fate};
 use command::{Applied, Command, Entry, Event, Expiry, LawVersion, Rejection, Reply};
+use durations::Durations;
 use holding::Builds;
 use job::{Effort, Job, Jobs};
 use lease::Leases;
@@ -96,6 +98,7 @@ pub struct Farm {
     leases: Leases,
     builds: Builds,
     errors: BTreeMap<BuildKey, RememberedError>,
+    durations: Durations,
     notices: Notices,
     /// What is to happen unless something else does first.
     #[serde(skip)]
@@ -127,6 +130,7 @@ impl Farm {
             leases: Leases::default(),
             builds: Builds::default(),
             errors: BTreeMap::new(),
+            durations: Durations::default(),
             notices: Notices::default(),
             deadlines: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -154,8 +158,8 @@ impl Farm {
             (Some(_), Command::Submit { request, subscriptions, source }) => {
                 return self.submit(turn, request, &subscriptions, source);
             }
-            (Some(_), Command::Grant { job, volunteer, capability, fingerprint, nonce }) => {
-                let claim = attempt::Claim { volunteer, capability, fingerprint, nonce };
+            (Some(_), Command::Grant { job, volunteer, capability, fingerprint, nonce, bounds }) => {
+                let claim = attempt::Claim { volunteer, capability, fingerprint, nonce, bounds };
                 return self.grant(turn, job, claim);
             }
             (Some(_), Command::Cancel { request, by }) => self.cancel(turn, request, by),
@@ -187,6 +191,8 @@ impl Farm {
         match expiry {
             Expiry::Undelivered(lease) => self.expire_undelivered(turn, lease),
             Expiry::VolunteerLost(lease) => self.expire_volunteer(turn, lease),
+            Expiry::Stuck(lease) => self.expire_stuck(turn, lease),
+            Expiry::Overdue(lease) => self.expire_overdue(turn, lease),
             Expiry::Request(request) => self.expire_request(turn, request),
             Expiry::Source(job) => self.expire_source(turn, job),
             Expiry::Confirmation(job) => self.expire_doubt(turn, job),
@@ -198,7 +204,8 @@ impl Farm {
     fn found(&mut self, turn: &mut Turn, signed: Signed) -> Result<Reply, Rejection> {
         let farm = FarmId::of(&signed.key);
         let charter = Charter::open(&signed, farm).map_err(|_| Rejection::Charter)?;
-        if charter.version != 1 || charter.predecessor.is_some() {
+        // A log that was lost for good begins again under the charter that was in force, never under a second first one.
+        if charter.version == 0 || (charter.version == 1) != charter.predecessor.is_none() {
             return Err(Rejection::Charter);
         }
         turn.events.push(Event::Amended { version: charter.version });

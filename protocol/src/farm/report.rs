@@ -44,6 +44,10 @@ impl Farm {
         match (&report.outcome, active.map(|lease| lease.granted_at)) {
             (Outcome::Built { .. }, Some(started_at)) => {
                 self.end_lease(turn, report.lease, LeaseEnd::Reported);
+                if let Some(lot) = self.jobs.get(job).map(|job| job.lot) {
+                    let (recipe, _) = self.queue.recipe(lot);
+                    self.durations.note(recipe, turn.now.since(started_at), turn.now);
+                }
                 self.built(turn, job, signed, report, started_at);
             }
             (Outcome::Built { .. }, None) => {

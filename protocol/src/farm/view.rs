@@ -236,7 +236,8 @@ impl Farm {
         }
     }
 
-    /// A request as `status` shows it; `seen` is what the leader sees of volunteers.
+    /// A request as `status` shows it; `seen` is what the leader sees of volunteers. What depends on the moment of asking, how
+    /// an attempt moves and when the request will be built, is the leader's to add.
     #[must_use]
     pub fn view(&self, id: RequestId, seen: &Sightings) -> Option<RequestView> {
         let asked = self.requests.get(&id)?;
@@ -272,6 +273,8 @@ impl Farm {
             environment: environment.cloned(),
             log,
             explanation: self.explain(id, seen),
+            motion: None,
+            estimate: None,
         })
     }
 

@@ -297,6 +297,7 @@ fn variant(form: &Form, at: usize, rule: &VariantRule) -> Result<(), Fault> {
         time: limits.time.unwrap_or(usual.time),
         memory_mib: limits.memory_mib.unwrap_or(usual.memory_mib),
         disk_mib: limits.disk_mib.unwrap_or(usual.disk_mib),
+        quiet: usual.quiet,
     };
     limits_within(&["variant".into(), at.into(), "limits".into()], &raised)
 }
@@ -496,10 +497,10 @@ fn limits_within(place: &[Part], limits: &Limits) -> Result<(), Fault> {
         }
         Err(fault_in(place, [field.into()], Problem::Range { found, min: 1, max }))
     };
-    let time_s = limits.time.as_millis() / 1_000;
     // A blob could hold parts of a second, which the text cannot.
-    let whole = if limits.time == Span::from_secs(time_s) { time_s } else { 0 };
-    within("time_s", whole, MAX_TIME.as_millis() / 1_000)?;
+    let whole = |span: Span| Some(span.as_millis() / 1_000).filter(|secs| span == Span::from_secs(*secs)).unwrap_or(0);
+    within("time_s", whole(limits.time), whole(MAX_TIME))?;
+    within("quiet_s", whole(limits.quiet), whole(MAX_TIME))?;
     within("memory_mib", limits.memory_mib, MAX_MIB)?;
     within("disk_mib", limits.disk_mib, MAX_MIB)
 }

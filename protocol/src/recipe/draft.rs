@@ -80,7 +80,7 @@ struct DraftVariant {
     #[serde(default)]
     env: BTreeMap<String, toml::Value>,
     #[serde(default)]
-    limits: DraftLimits,
+    limits: DraftRaised,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +115,15 @@ struct DraftSmoke {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DraftLimits {
+    time_s: Option<u64>,
+    memory_mib: Option<u64>,
+    disk_mib: Option<u64>,
+    quiet_s: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DraftRaised {
     time_s: Option<u64>,
     memory_mib: Option<u64>,
     disk_mib: Option<u64>,
@@ -206,6 +215,7 @@ impl Draft {
                 time: self.limits.time_s.map_or(usual.time, Span::from_secs),
                 memory_mib: self.limits.memory_mib.unwrap_or(usual.memory_mib),
                 disk_mib: self.limits.disk_mib.unwrap_or(usual.disk_mib),
+                quiet: self.limits.quiet_s.map_or(usual.quiet, Span::from_secs),
             },
             source_date_epoch: self.source_date_epoch.unwrap_or(DEFAULT_SOURCE_DATE_EPOCH),
             reproducibility: if self.reproducible { Reproducibility::Claimed } else { Reproducibility::NotClaimed },

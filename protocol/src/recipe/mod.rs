@@ -214,11 +214,13 @@ pub struct Limits {
     pub memory_mib: u64,
     /// Size of the build folder, in MiB; the volunteer must have as much.
     pub disk_mib: u64,
+    /// Wall-clock time without a sign of progress: no output, and no processor time worth the name.
+    pub quiet: Span,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { time: Span::from_secs(3_600), memory_mib: 1_024, disk_mib: 2_048 }
+        Self { time: Span::from_secs(3_600), memory_mib: 1_024, disk_mib: 2_048, quiet: Span::from_secs(900) }
     }
 }
 

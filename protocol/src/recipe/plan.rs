@@ -101,6 +101,15 @@ impl Recipe {
         Step { argv: filling.words(&rule.run), env: set.collect(), time: rule.time }
     }
 
+    /// What a build with this spec may use.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError`] when conditions ask for a platform that the spec leaves open.
+    pub fn limits_for(&self, spec: &BuildSpec) -> Result<Limits, SpecError> {
+        Ok(self.limits_in(self.circumstances(&spec.options, &spec.requirement)?))
+    }
+
     /// What conditions are held against, where they can be decided.
     pub(super) fn circumstances<'a>(
         &self,
@@ -133,6 +142,7 @@ impl Recipe {
             time: variant.limits.time.map_or(limits.time, |time| limits.time.max(time)),
             memory_mib: variant.limits.memory_mib.map_or(limits.memory_mib, |mib| limits.memory_mib.max(mib)),
             disk_mib: variant.limits.disk_mib.map_or(limits.disk_mib, |mib| limits.disk_mib.max(mib)),
+            quiet: limits.quiet,
         })
     }
 

@@ -10,10 +10,12 @@ use protocol::digest::Digest;
 use protocol::farm::command::{
     Command, Entry, Expiry, JobState, LawVersion, Permanence, Possession, Rejection, Submitted, Witnesses,
 };
+use protocol::farm::durations::Estimate;
 use protocol::farm::explain::{Confirmed, Ended, Explanation, HowBuilt, PolicyEnd, Presence, RequestView, Unmet};
 use protocol::gossip::{CapabilityNews, Leaving, RequestNews};
 use protocol::id::{FarmId, JobId, LeaseId, ReportId};
 use protocol::platform::{Acceptance, Capability, Constraint, Value};
+use protocol::progress::{Motion, Phase, Progress, Pulse};
 use protocol::report::{Holding, Judged, Limit, Outcome, Report, Reproducibility, Smoke, Verdict};
 use protocol::request::{Address, Cancellation, Demand, OptionValue, Priority, Source, Subscription};
 use protocol::signed::{Kind, Payload, Signed};
@@ -21,8 +23,8 @@ use protocol::ticket::{Contact, Ticket};
 use protocol::time::Span;
 use protocol::tree::{Entry as TreeEntry, LinkTarget, Manifest, Mode, Node, TreePath};
 use protocol::wire::{
-    Answer, BuildRow, Control, FarmView, Hello, LogPart, LogPosition, LogState, MAX_CONTROL_BYTES, MAX_ROWS, Offer,
-    Park, QueueRow, Refusal, RequestLog, RequestRef, VolunteerView, fitting,
+    Answer, BuildRow, Control, FarmView, HeardRequest, HeardState, Hello, LogPart, LogPosition, LogState,
+    MAX_CONTROL_BYTES, MAX_ROWS, Offer, Park, QueueRow, Refusal, RequestLog, RequestRef, VolunteerView, fitting,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -134,7 +136,14 @@ fn view() -> RequestView {
         environment: Some(fingerprint()),
         log: None,
         explanation: Explanation::AwaitingSource,
+        motion: Some(Motion { phase: Phase::Building, still_for: Some(Span::from_secs(240)) }),
+        estimate: Some(Estimate::Within { soonest: Span::from_secs(60), latest: Span::from_secs(300), builds: 8 }),
     }
+}
+
+fn pulse() -> Pulse {
+    let progress = Progress { phase: Phase::Building, fetched_bytes: 1, log_bytes: 2, cpu: Span::from_secs(3) };
+    Pulse { lease: LeaseId(7), progress }
 }
 
 fn signed() -> Signed {
@@ -160,8 +169,15 @@ fn payloads(words: &mut Words) {
         smoke: Smoke::None,
         reproducibility: Reproducibility::NotClaimed,
     };
-    let limits =
-        [Limit::Deadline, Limit::Memory, Limit::Processes, Limit::Disk, Limit::Log, Limit::Step(NonZeroU8::MIN)];
+    let limits = [
+        Limit::Deadline,
+        Limit::Memory,
+        Limit::Processes,
+        Limit::Disk,
+        Limit::Log,
+        Limit::Quiet,
+        Limit::Step(NonZeroU8::MIN),
+    ];
     let outcomes = [
         built("lua"),
         unclaimed,
@@ -268,7 +284,7 @@ fn calls(words: &mut Words) {
             Control::Volunteers,
             Control::Builds,
             Control::Log { request, from: LogPosition { attempt: 1, offset } },
-            Control::Heartbeat { leases: vec![lease] },
+            Control::Heartbeat { pulses: vec![pulse()] },
             Control::Refuse { lease, reason: "no".to_owned() },
             Control::HandBack { lease },
             Control::Report(signed()),
@@ -321,6 +337,14 @@ fn answers(words: &mut Words, hello: Hello) {
     let log = |state| Answer::Log(Some(part(state)));
     let judged = Judged { charter: signed(), verdict: signed(), reports: vec![signed()] };
     let offer = Offer { lease: LeaseId(7), job: JobId(2), take_up_within: Span::from_secs(3), request: signed() };
+    let heard = HeardRequest {
+        request: ask().id(),
+        build_key: ask().build_key(),
+        state: HeardState::Waiting,
+        heard: Span::from_secs(5),
+        free: 1,
+        busy: 2,
+    };
     words.variants(
         "answer",
         &[
@@ -333,6 +357,7 @@ fn answers(words: &mut Words, hello: Hello) {
             },
             Answer::Found { judged: Some(Box::new(judged)), holders: vec![contact()] },
             Answer::Request(Some((ask().id(), Box::new(view())))),
+            Answer::Heard(Some(Box::new(heard))),
             Answer::Farm(Box::new(farm_view)),
             Answer::Volunteers(vec![volunteer]),
             Answer::Builds(vec![build]),
@@ -409,7 +434,14 @@ fn commands(words: &mut Words) {
         ask().awaited().command(),
         Command::Cancel { request: ask().id(), by: key(1) },
         Command::SourceHeld { job },
-        Command::Grant { job, volunteer, capability: plain().id(), fingerprint: fingerprint(), nonce: 4 },
+        Command::Grant {
+            job,
+            volunteer,
+            capability: plain().id(),
+            fingerprint: fingerprint(),
+            nonce: 4,
+            bounds: bounds(),
+        },
         Command::Refuse { lease, volunteer, reason: reason() },
         Command::HandBack { lease, volunteer },
         report(Witnesses::Alive),
@@ -418,6 +450,8 @@ fn commands(words: &mut Words) {
         Command::Lost { build_key, holder: volunteer },
         Command::Expire(Expiry::Undelivered(lease)),
         Command::Expire(Expiry::VolunteerLost(lease)),
+        Command::Expire(Expiry::Stuck(lease)),
+        Command::Expire(Expiry::Overdue(lease)),
         Command::Expire(Expiry::Request(ask().id())),
         Command::Expire(Expiry::Source(job)),
         Command::Expire(Expiry::Confirmation(job)),

@@ -9,6 +9,7 @@ use protocol::farm::command::{
 };
 use protocol::farm::explain::{Ended, Presence, Sighting};
 use protocol::farm::invariants;
+use protocol::farm::lease::Bounds;
 use protocol::farm::notice::Notice;
 use protocol::id::{BuildKey, FarmId, JobId, LeaseId, ManifestId, NoticeId, PeerKey, RecipeId, RequestId};
 use protocol::platform::{Acceptance, Capability, Require, Requirement, Value};
@@ -38,6 +39,11 @@ pub fn key(seed: u8) -> PeerKey {
 
 pub fn address(name: &str) -> Address {
     format!("{name}@example.org").parse().unwrap()
+}
+
+/// What an attempt of a test may take: an hour in all, a minute without a sign of progress.
+pub fn bounds() -> Bounds {
+    Bounds { whole: Span::from_secs(3_600), quiet: Span::from_secs(60) }
 }
 
 pub fn artifact(name: &str) -> ManifestId {
@@ -308,6 +314,7 @@ impl Kit {
             capability: plain().id(),
             fingerprint: fingerprint(),
             nonce: self.index + 1,
+            bounds: bounds(),
         }
     }
 

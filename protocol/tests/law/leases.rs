@@ -3,6 +3,7 @@
 use crate::kit::*;
 use protocol::farm::RETRY_AFTER;
 use protocol::farm::command::{Applied, Command, Event, Expiry, Granted, LeaseEnd, Rejection, Reply};
+use protocol::farm::explain::Ended;
 use protocol::farm::lease::OFFERED_FOR;
 use protocol::id::{JobId, LeaseId};
 use protocol::report::Holding;
@@ -22,8 +23,8 @@ fn the_same_nonce_gets_the_same_lease() {
     let event = Event::Granted { lease: LeaseId(4), job, volunteer: key(10) };
     assert_eq!(kit.apply(grant.clone()), granted(4, 2, vec![event]));
     assert_eq!(kit.apply(grant.clone()), granted(4, 2, vec![]), "said twice");
-    let Command::Grant { volunteer, capability, fingerprint, nonce, .. } = grant else { unreachable!() };
-    let elsewhere = Command::Grant { job: other, volunteer, capability, fingerprint, nonce };
+    let Command::Grant { volunteer, capability, fingerprint, nonce, bounds, .. } = grant else { unreachable!() };
+    let elsewhere = Command::Grant { job: other, volunteer, capability, fingerprint, nonce, bounds };
     assert_eq!(kit.apply(elsewhere), granted(4, 2, vec![]), "a claim gets one lease, whatever is proposed next");
     assert_eq!(kit.apply(kit.grant_command(job, 11)), rejected(Rejection::NotGrantable), "a job has one lease");
     assert_eq!(kit.apply(kit.grant_command(JobId(99), 11)), rejected(Rejection::UnknownJob));
@@ -93,6 +94,35 @@ fn a_lost_volunteer_is_replaced_and_may_come_back_after_a_while() {
     assert_eq!(kit.expire(Expiry::Exclusion(job)), done(vec![queued(2, &ask)]), "whoever waits is woken");
     assert_eq!(kit.candidate(10), Some(job));
     assert_eq!(kit.attempts(&ask), 1);
+}
+
+#[test]
+fn an_attempt_that_is_stuck_or_overdue_is_tried_elsewhere_and_nobody_is_lost() {
+    let mut kit = Kit::new();
+    let ask = Ask::by(1);
+    let job = kit.submit(&ask);
+    let ended = |lease, volunteer| vec![lease_ended(lease, job, volunteer, LeaseEnd::OutOfTime), queued(2, &ask)];
+    let first = kit.grant(job, 10);
+    assert_eq!(kit.expire(Expiry::Stuck(first)), done(ended(first, 10)));
+    assert_eq!((kit.candidate(10), kit.candidate(11)), (None, Some(job)));
+    assert_eq!(kit.expire(Expiry::Stuck(first)), rejected(Rejection::UnknownLease));
+
+    let second = kit.grant(job, 11);
+    kit.wait(bounds().whole.as_millis() / 1_000 - 1);
+    assert_eq!(kit.expire(Expiry::Overdue(second)), rejected(Rejection::NotDue));
+    kit.wait(1);
+    assert_eq!(kit.expire(Expiry::Overdue(second)), done(ended(second, 11)));
+    assert_eq!(kit.attempts(&ask), 2);
+
+    // Five causes end it, and no third of them is a lost volunteer.
+    for volunteer in 12..14 {
+        let lease = kit.grant(job, volunteer);
+        assert_eq!(kit.expire(Expiry::Stuck(lease)), done(ended(lease, volunteer)));
+    }
+    let last = kit.grant(job, 14);
+    kit.expire(Expiry::Stuck(last));
+    let reason = "a volunteer was alive, and its attempt showed no sign of progress".to_owned();
+    assert_eq!(kit.ended(&ask), Some(Ended::Infrastructure { reason }));
 }
 
 #[test]

@@ -253,6 +253,7 @@ impl Play {
             capability: able(volunteer).id(),
             fingerprint: fingerprint(),
             nonce: self.kit.index + 1,
+            bounds: bounds(),
         };
         match self.kit.apply(grant).reply {
             Ok(Reply::Granted(granted)) => {

@@ -106,6 +106,7 @@ fn a_second_opinion_needs_another_volunteer_in_the_same_environment() {
         capability: other.id(),
         fingerprint: Fingerprint::of(&other, &requirement(&["os=linux"])),
         nonce: 1,
+        bounds: bounds(),
     };
     assert_eq!(kit.apply(wrong), rejected(Rejection::OtherFingerprint));
     let seen = [

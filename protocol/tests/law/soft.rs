@@ -4,12 +4,14 @@ use crate::kit::*;
 use protocol::farm::Farm;
 use protocol::farm::command::{Command, Expiry, Witnesses};
 use protocol::farm::explain::Presence;
-use protocol::farm::liveness::Liveness;
+use protocol::farm::liveness::{Liveness, STILL_BESIDE_STEPS, STUCK_GRACE};
 use protocol::farm::roster::{MAX_CLAIMS, ParkError, Roster};
 use protocol::farm::stamp::{Clock, Stamper};
 use protocol::id::LeaseId;
 use protocol::platform::Value;
+use protocol::progress::{Motion, Phase, Progress, Pulse};
 use protocol::time::{Span, Timestamp};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn secs(secs: u64) -> Timestamp {
@@ -22,7 +24,7 @@ fn an_offer_lapses_after_three_seconds_unless_it_is_taken_up() {
     let job = kit.submit(&Ask::by(1));
     let lease = kit.grant(job, 10);
     let mut liveness = Liveness::default();
-    liveness.granted(lease, key(10), secs(0));
+    liveness.granted(&kit.farm, lease, key(10), secs(0));
     assert_eq!(liveness.due(secs(2)), []);
     assert_eq!(liveness.due(secs(3)), [Expiry::Undelivered(lease)]);
     assert_eq!(liveness.heard(&kit.farm, key(10), &[lease], secs(2)), []);
@@ -40,11 +42,81 @@ fn a_lease_that_nobody_took_up_before_a_restart_is_nobodys_loss() {
     let mut liveness = Liveness::of_new_leader(&kit.farm, secs(0));
     assert_eq!(liveness.heard(&kit.farm, volunteer, &[], secs(1)), []);
     assert_eq!(liveness.due(secs(1)), [Expiry::Undelivered(lease)], "alive, and does not list it");
-    liveness.granted(lease, volunteer, secs(1));
+    liveness.granted(&kit.farm, lease, volunteer, secs(1));
     assert_eq!(liveness.due(secs(2)), [], "offered once more");
     assert_eq!(liveness.heard(&kit.farm, volunteer, &[lease], secs(2)), []);
     assert_eq!(liveness.due(secs(16)), []);
     assert_eq!(liveness.due(secs(17)), [Expiry::VolunteerLost(lease)]);
+}
+
+/// A word about `lease`, whose build has written so much and used so many seconds of processor time.
+fn pulse(lease: LeaseId, phase: Phase, log_bytes: u64, cpu_s: u64) -> Pulse {
+    let cpu = Span::from_secs(cpu_s);
+    Pulse { lease, progress: Progress { phase, fetched_bytes: 0, log_bytes, cpu } }
+}
+
+#[test]
+fn an_attempt_that_does_not_move_is_stuck_however_alive_its_volunteer_is() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let (lease, volunteer) = (kit.grant(job, 10), key(10));
+    let mut liveness = Liveness::default();
+    liveness.granted(&kit.farm, lease, volunteer, secs(0));
+    let beat = |liveness: &mut Liveness, at, pulse| {
+        liveness.heard(&kit.farm, volunteer, &[lease], secs(at));
+        liveness.told(volunteer, &[pulse], secs(at));
+        liveness.due(secs(at))
+    };
+    // Each of these alone is a sign: a phase, output, processor time.
+    for (at, word) in [
+        (0, pulse(lease, Phase::Fetching, 0, 0)),
+        (60, pulse(lease, Phase::Building, 0, 0)),
+        (130, pulse(lease, Phase::Building, 0, 1)),
+        (200, pulse(lease, Phase::Building, 1, 1)),
+    ] {
+        assert_eq!(beat(&mut liveness, at, word), [], "at {at} s");
+    }
+    // The recipe allows a minute, and its volunteer has a moment to say so itself.
+    let limit = 200 + bounds().quiet.as_millis() / 1_000 + STUCK_GRACE.as_millis() / 1_000;
+    let still = pulse(lease, Phase::Building, 1, 1);
+    assert_eq!(beat(&mut liveness, limit - 1, still), []);
+    assert_eq!(beat(&mut liveness, limit, still), [Expiry::Stuck(lease)]);
+    let motion = Motion { phase: Phase::Building, still_for: Some(Span::from_secs(60)) };
+    assert_eq!(liveness.motions(secs(limit)), BTreeMap::from([(lease, motion)]));
+    assert_eq!(beat(&mut liveness, limit, pulse(lease, Phase::Building, 2, 1)), [], "it moves again");
+    assert_eq!(liveness.motions(secs(limit)).get(&lease).unwrap().still_for, None);
+    // Beside its steps a recipe says nothing of how long nothing may move.
+    assert_eq!(beat(&mut liveness, limit, pulse(lease, Phase::Collecting, 2, 1)), []);
+    let much_later = limit + STILL_BESIDE_STEPS.as_millis() / 1_000;
+    assert_eq!(beat(&mut liveness, much_later, pulse(lease, Phase::Collecting, 2, 1)), []);
+    let later = much_later + STUCK_GRACE.as_millis() / 1_000;
+    assert_eq!(beat(&mut liveness, later, pulse(lease, Phase::Collecting, 2, 1)), [Expiry::Stuck(lease)]);
+    liveness.told(key(11), &[pulse(lease, Phase::Collecting, 3, 1)], secs(later));
+    assert_eq!(liveness.due(secs(later)), [Expiry::Stuck(lease)], "a stranger's word moves nothing");
+}
+
+#[test]
+fn a_lease_ends_whatever_its_volunteer_says_of_progress() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let (lease, volunteer) = (kit.grant(job, 10), key(10));
+    let mut liveness = Liveness::of_new_leader(&kit.farm, START);
+    let whole = bounds().whole.as_millis() / 1_000;
+    let mut at = 0;
+    while at < whole {
+        let now = START + Duration::from_secs(at);
+        liveness.heard(&kit.farm, volunteer, &[lease], now);
+        liveness.told(volunteer, &[pulse(lease, Phase::Building, at, at)], now);
+        assert_eq!(liveness.due(now), [], "at {at} s");
+        at += 5;
+    }
+    assert_eq!(liveness.due(START + Duration::from_secs(whole)), [Expiry::Overdue(lease)]);
+    // A leader that was away for longer hears its volunteer first: what was built meanwhile is told before it is too late.
+    let back = START + Duration::from_secs(10 * whole);
+    let mut liveness = Liveness::of_new_leader(&kit.farm, back);
+    liveness.heard(&kit.farm, volunteer, &[lease], back + Duration::from_secs(1));
+    assert_eq!(liveness.due(back + Duration::from_secs(14)), []);
+    assert_eq!(liveness.due(back + Duration::from_secs(15)), [Expiry::Overdue(lease)]);
 }
 
 #[test]
@@ -53,7 +125,7 @@ fn a_closed_connection_leaves_five_seconds() {
     let job = kit.submit(&Ask::by(1));
     let lease = kit.grant(job, 10);
     let mut liveness = Liveness::default();
-    liveness.granted(lease, key(10), secs(0));
+    liveness.granted(&kit.farm, lease, key(10), secs(0));
     liveness.heard(&kit.farm, key(10), &[lease], secs(1));
     liveness.closed(key(10), secs(2));
     liveness.closed(key(10), secs(4));
@@ -69,7 +141,7 @@ fn a_lease_that_the_volunteer_no_longer_lists_is_not_kept_alive() {
     let job = kit.submit(&Ask::by(1));
     let lease = kit.grant(job, 10);
     let mut liveness = Liveness::default();
-    liveness.granted(lease, key(10), secs(0));
+    liveness.granted(&kit.farm, lease, key(10), secs(0));
     liveness.heard(&kit.farm, key(10), &[lease], secs(0));
     for at in [5, 10] {
         liveness.heard(&kit.farm, key(10), &[], secs(at));
@@ -83,7 +155,7 @@ fn heartbeats_are_told_what_the_farm_does_not_know() {
     let job = kit.submit(&Ask::by(1));
     let lease = kit.grant(job, 10);
     let mut liveness = Liveness::default();
-    liveness.granted(lease, key(10), secs(0));
+    liveness.granted(&kit.farm, lease, key(10), secs(0));
     assert_eq!(liveness.heard(&kit.farm, key(11), &[lease, LeaseId(99)], secs(1)), [lease, LeaseId(99)]);
     assert_eq!(liveness.due(secs(3)), [Expiry::Undelivered(lease)], "a stranger keeps nothing alive");
     kit.ok(Command::Cancel { request: Ask::by(1).id(), by: key(1) });

@@ -2,8 +2,10 @@
 
 use crate::kit::*;
 use protocol::farm::command::{Command, JobState};
+use protocol::farm::durations::Estimate;
 use protocol::farm::explain::{ACCEPTS, Explanation, Presence, Unmet};
 use protocol::platform::{Acceptance, Capability, Constraint, Value};
+use protocol::time::Span;
 use std::collections::BTreeSet;
 
 #[test]
@@ -97,4 +99,42 @@ fn the_queue_is_shown_in_order() {
     let builds: Vec<_> =
         kit.farm.builds().map(|finished| (finished.verdict.build_key, finished.recipe.to_string())).collect();
     assert_eq!(builds, [(asks[0].build_key(), "lua".to_owned())]);
+}
+
+#[test]
+fn an_estimate_is_a_range_from_past_builds_or_none() {
+    let mut kit = Kit::new();
+    let seen = [sighting(10, plain(), Presence::Busy), sighting(11, plain(), Presence::Gone)];
+    let first = Ask::by(1);
+    let job = kit.submit(&first);
+    let estimate = |kit: &Kit, ask: &Ask| kit.farm.estimate(ask.id(), &seen, kit.now);
+    assert_eq!(estimate(&kit, &first), Some(Estimate::NothingToJudgeBy));
+    assert_eq!(kit.farm.estimate(first.id(), &[], kit.now), None, "nobody is here who could build it");
+    // Past builds took 100 s and 300 s.
+    for (option, took) in [(1, 100), (2, 300)] {
+        let ask = Ask::by(2).option(option);
+        let job = kit.submit(&ask);
+        let lease = kit.grant(job, 10);
+        kit.wait(took);
+        kit.reports(&ask, lease, 10, built("lua"));
+        kit.ok(kit.held(&ask, "lua", COORDINATOR));
+    }
+    let within = |soonest, latest| {
+        Some(Estimate::Within { soonest: Span::from_secs(soonest), latest: Span::from_secs(latest), builds: 2 })
+    };
+    assert_eq!(estimate(&kit, &first), within(60, 360), "told no more exactly than it is known");
+    // The one slot is taken, and another comes first.
+    let lease = kit.grant(job, 10);
+    assert_eq!(estimate(&kit, &first), within(60, 360), "from its start");
+    kit.wait(90);
+    assert_eq!(estimate(&kit, &first), within(10, 240), "what is left");
+    let next = Ask::by(3).option(5);
+    kit.submit(&next);
+    assert_eq!(estimate(&kit, &next), within(60, 780), "after what runs: 10 s to 210 s, twice that if they are uneven");
+    kit.wait(300);
+    let longer = Estimate::Longer { longest: Span::from_secs(360), builds: 2 };
+    assert_eq!(estimate(&kit, &first), Some(longer));
+    kit.reports(&first, lease, 10, built("lua"));
+    kit.ok(kit.held(&first, "lua", COORDINATOR));
+    assert_eq!(estimate(&kit, &first), None, "it has ended");
 }

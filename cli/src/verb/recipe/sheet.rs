@@ -152,7 +152,11 @@ fn output(output: &Output) -> String {
 fn limits(recipe: &Recipe) -> Vec<String> {
     let limits = recipe.limits();
     let time = humantime::format_duration(limits.time.duration());
-    let mut lines = vec![format!("{time}, {} MiB of memory, {} MiB of disk", limits.memory_mib, limits.disk_mib)];
+    let quiet = humantime::format_duration(limits.quiet.duration());
+    let mut lines = vec![
+        format!("{time}, {} MiB of memory, {} MiB of disk", limits.memory_mib, limits.disk_mib),
+        format!("{quiet} without a sign of progress"),
+    ];
     for variant in recipe.variants() {
         let raised = variant.limits;
         let parts = [

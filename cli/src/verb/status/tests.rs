@@ -23,6 +23,8 @@ fn waiting() -> RequestView {
         environment: None,
         log: None,
         explanation: Explanation::Unmet { volunteers: 7, platform: "linux/x86_64".to_owned(), unmet: vec![unmet] },
+        motion: None,
+        estimate: None,
     }
 }
 

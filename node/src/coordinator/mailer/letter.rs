@@ -229,6 +229,7 @@ fn limit_in_words(limit: Limit) -> String {
         Limit::Processes => "the limit of processes",
         Limit::Disk => "the limit of disk space",
         Limit::Log => "the limit of its log",
+        Limit::Quiet => "the time that it may show no sign of progress",
     };
     words.to_owned()
 }

@@ -20,10 +20,10 @@ async fn two_nodes_call_each_other_over_one_connection() {
             let caller_key = nodes[from].key();
             let callee = nodes[to].key();
             let network = nodes[from].network.clone();
-            let call = tokio::spawn(async move { network.call(callee, Control::Heartbeat { leases: vec![] }).await });
+            let call = tokio::spawn(async move { network.call(callee, Control::Heartbeat { pulses: vec![] }).await });
             let Incoming { caller, call: received, reply } = soon(nodes[to].inbox.control.recv()).await.unwrap();
             assert_eq!(caller.peer, caller_key);
-            assert_eq!(received, Control::Heartbeat { leases: vec![] });
+            assert_eq!(received, Control::Heartbeat { pulses: vec![] });
             reply.send(Answer::Revoked(vec![LeaseId(7)])).unwrap();
             assert_eq!(soon(call).await.unwrap(), Ok(Answer::Revoked(vec![LeaseId(7)])), "{transports:?}");
         }

@@ -95,6 +95,7 @@ async fn a_victim() {
         environment: BTreeMap::new(),
         surroundings: Surroundings::USUAL,
         log: BuildLog::new(ROOMY.log_bytes),
+        vitals: Vitals::default(),
     };
     let mut enclosure = sandbox().enclose(setup).unwrap();
     let script = format!("touch up; (trap '' TERM HUP; setsid sleep 100) & sleep 100; : {}", work.display());
