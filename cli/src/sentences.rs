@@ -5,7 +5,7 @@
 
 mod standing;
 
-pub(crate) use standing::{estimate, heard, hearsay, no_progress, passed_on, standing};
+pub(crate) use standing::{clocks_differ, estimate, heard, hearsay, no_progress, passed_on, standing};
 
 use protocol::farm::command::{JobState, Rejection};
 use protocol::farm::explain::{Confirmed, Ended, Explanation, HowBuilt, PolicyEnd, Presence, Unmet};

@@ -11,6 +11,7 @@ pub mod catalogue;
 pub mod chance;
 pub mod client;
 pub mod clock;
+pub mod clocks;
 pub mod config;
 pub mod coordinator;
 pub mod coordinators;

@@ -19,6 +19,7 @@ use crate::artifact::upload::{Both, Uploads};
 use crate::chance::Chance;
 use crate::client::session::{JoinError, Session};
 use crate::clock::Clock;
+use crate::clocks;
 use crate::config::{CoordinatorConfig, NodeConfig, Reach, StoreLimit, VolunteerConfig};
 use crate::coordinator::door::Door;
 use crate::coordinator::ledger::Ledger;
@@ -168,6 +169,7 @@ impl Node {
         let (network, inbox) = start_network(&home, &reach, &secret, &membership, &met, following_leaders)?;
         home.remember_listened(&ports::own_of(&network.addresses().await.unwrap_or_default(), &reach.external))?;
         let mut base = Base::new(home, secret, membership, store, network);
+        base.tracker.spawn(clocks::compare(base.network.clone(), base.clock.clone(), base.service.clone()));
         let (calls, bulk, raft) = Calls::of(inbox);
 
         let mut coordinated = None;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -90,12 +91,26 @@ impl Barn {
         Self::found_in(turn, farm, &words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// Founds a farm whose coordinator runs in an environment that `prepare` has changed.
+    #[track_caller]
+    pub(crate) fn found_at(prepare: impl FnOnce(&mut Command)) -> Self {
+        let (turn, farm) = (Turn::take(), Farm::new());
+        Self::found_so(turn, farm, &[], prepare)
+    }
+
     #[track_caller]
     fn found_in(turn: Turn, farm: Farm, more: &[&str]) -> Self {
+        Self::found_so(turn, farm, more, |_| {})
+    }
+
+    #[track_caller]
+    fn found_so(turn: Turn, farm: Farm, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let home = farm.home("coordinator");
         let words: Vec<&str> = ["--coordinator", "--no-mdns"].iter().chain(more).copied().collect();
         let named: Vec<&str> = words.iter().copied().chain(["--farm-name", "pypy"]).collect();
-        let mut coordinator = home.daemon(&named);
+        let mut command = home.daemon_command(&named, &Home::any_port());
+        prepare(&mut command);
+        let mut coordinator = Process::start(&mut command);
         coordinator.says("coordinates", START);
         let ticket = coordinator.line("the ticket", |line| line.starts_with("farm1"));
         let words = words.into_iter().map(str::to_owned).collect();
@@ -105,12 +120,19 @@ impl Barn {
     /// Starts a volunteer and waits until it serves.
     #[track_caller]
     pub(crate) fn volunteer(&self, name: &str, more: &[&str]) -> Volunteer {
+        let (home, mut command) = self.volunteer_command(name, more);
+        let mut process = Process::start(&mut command);
+        let serves_since = process.says("volunteers for", START);
+        Volunteer { process, serves_since, home }
+    }
+
+    /// A fresh home, and what starts a volunteer in it.
+    pub(crate) fn volunteer_command(&self, name: &str, more: &[&str]) -> (Home, Command) {
         let words: Vec<&str> =
             ["--volunteer", "--no-mdns", "--slots", "1", "--farm", &self.ticket].iter().chain(more).copied().collect();
         let home = self.farm.home(name);
-        let mut process = home.daemon(&words);
-        let serves_since = process.says("volunteers for", START);
-        Volunteer { process, serves_since, home }
+        let command = home.daemon_command(&words, &Home::any_port());
+        (home, command)
     }
 
     /// Somebody who types at the machine of a volunteer.
@@ -152,9 +174,14 @@ impl Person {
         self.home.path()
     }
 
-    /// A command's words with the ticket, for one that runs beside the test.
+    /// A command with the ticket.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        self.home.command(words.iter().copied().chain(["--farm", &self.ticket]))
+    }
+
+    /// The same, running beside the test.
     pub(crate) fn starts(&self, words: &[&str]) -> Process {
-        Process::start(&mut self.home.command(words.iter().copied().chain(["--farm", &self.ticket])))
+        Process::start(&mut self.command(words))
     }
 
     /// Runs a command to its end.

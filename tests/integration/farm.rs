@@ -129,13 +129,23 @@ impl Home {
 
     /// Starts a daemon on a port of 127.0.0.1 that the system chooses.
     pub(crate) fn daemon(&self, words: &[&str]) -> Process {
-        self.daemon_at(words, &["/ip4/127.0.0.1/tcp/0".to_owned(), "/ip4/127.0.0.1/udp/0/quic-v1".to_owned()])
+        self.daemon_at(words, &Self::any_port())
+    }
+
+    /// Ports of 127.0.0.1 that the system chooses.
+    pub(crate) fn any_port() -> [String; 2] {
+        ["/ip4/127.0.0.1/tcp/0".to_owned(), "/ip4/127.0.0.1/udp/0/quic-v1".to_owned()]
     }
 
     /// Starts a daemon at these addresses.
     pub(crate) fn daemon_at(&self, words: &[&str], addresses: &[String]) -> Process {
+        Process::start(&mut self.daemon_command(words, addresses))
+    }
+
+    /// What starts a daemon at these addresses.
+    pub(crate) fn daemon_command(&self, words: &[&str], addresses: &[String]) -> Command {
         let listen = addresses.iter().flat_map(|address| ["--listen", address]);
-        Process::start(&mut self.command(words.iter().copied().chain(listen)))
+        self.command(words.iter().copied().chain(listen))
     }
 }
 

@@ -19,6 +19,7 @@ mod smtp;
 mod alone;
 mod archives;
 mod bad_input;
+mod clocks;
 mod command_line;
 mod crash;
 mod ending;

@@ -42,7 +42,7 @@ fn a_build_that_hangs_is_ended_and_one_that_works_in_silence_is_not() {
     let limits = "requires = [\"os=linux\"]\n[limits]\nquiet_s = 3\n";
     let step = |name: &str, run: &str| recipe(&barn.farm, name, &format!("{limits}[[step]]\nrun = [{run}]\n"));
     let word = format!("{}.75", 5_000 + std::process::id());
-    let hangs = step("hangs", &format!("\"sleep\", \"{word}\""));
+    let hangs = step("hangs", &format!("\"sh\", \"-c\", \"exec sleep {word}\""));
     let works = step("works", r#""sh", "-c", "end=$(($(date +%s) + 7)); while [ $(date +%s) -lt $end ]; do :; done""#);
     let _volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
     let me = barn.person("me");

@@ -20,6 +20,7 @@ mod hostile;
 mod lan;
 mod large_source;
 mod lost;
+mod stuck;
 mod without_coordinator;
 
 /// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the

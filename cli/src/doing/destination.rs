@@ -37,12 +37,12 @@ pub(super) fn check(output: Option<&Path>) -> Result<(), Failure> {
 /// Writes something into a folder, and takes it away again.
 fn probe(folder: &Path) -> io::Result<()> {
     let mut trial = tempfile::Builder::new().prefix(".node-").tempfile_in(folder).map_err(bare)?;
-    trial.write_all(&TRIAL)
+    trial.as_file_mut().write_all(&TRIAL)
 }
 
 /// Without the name of the trial, which nobody has chosen.
 fn bare(error: io::Error) -> io::Error {
-    error.raw_os_error().map_or(error, io::Error::from_raw_os_error)
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 fn refused(folder: &Path, error: &io::Error) -> Failure {

@@ -138,11 +138,15 @@ impl Place {
     async fn try_join(&self) -> Result<Member, JoinError> {
         self.forget_dead_daemon()?;
         let joining = Member::join(&self.home, self.shared.farm.as_ref(), transports());
-        tokio::select! {
+        let joined = tokio::select! {
             biased;
             joined = joining => joined,
             () = self.stop.cancelled() => Err(JoinError::Network("interrupted".to_owned())),
+        }?;
+        if let Some(skew) = joined.session.skew {
+            self.output.say(&sentences::clocks_differ(skew));
         }
+        Ok(joined)
     }
 
     /// Whether the daemon of this home, if there is one, is a farm of one: such a farm has no ticket to remember.

@@ -1,6 +1,7 @@
 //! How a request stands: what is done for it now, whether that moves, and when it will be built.
 
 use super::{ended, span, waiting_because};
+use node::clocks::Skew;
 use protocol::farm::durations::Estimate;
 use protocol::farm::explain::{Explanation, RequestView};
 use protocol::id::{PeerKey, RequestId};
@@ -85,6 +86,13 @@ pub(crate) fn passed_on(peer: PeerKey) -> String {
     format!(
         "no coordinator can be reached from here: {} asked one and passed this on, and nothing proves it",
         peer.short()
+    )
+}
+
+/// This machine's clock is not the coordinator's.
+pub(crate) fn clocks_differ(skew: Skew) -> String {
+    format!(
+        "this machine's clock is {skew} the coordinator's: one of the two is wrong, and requests are dated by the coordinator's"
     )
 }
 

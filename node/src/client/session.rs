@@ -5,15 +5,17 @@
 //! believes a peer only as far as the farm's key vouches.
 
 use crate::clock::Clock;
+use crate::clocks::Skew;
 use crate::coordinators::Coordinators;
 use crate::home::{Home, HomeError, KeyName};
-use crate::network::{CallError, Keep, Network};
+use crate::network::{CallError, Keep, Network, PeerChange};
 use protocol::charter::{Charter, CharterError};
 use protocol::id::{FarmId, PeerKey};
 use protocol::signed::{SecretKey, Signed};
 use protocol::ticket::{Contact, Ticket};
 use protocol::wire::{Answer, Control};
 use std::time::Duration;
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 /// How long looking for the farm may take in all.
@@ -34,8 +36,10 @@ pub struct Session {
     pub coordinators: Coordinators,
     /// Signs requests.
     pub secret: SecretKey,
-    /// Time.
+    /// Time, as its coordinator has it where that was heard.
     pub clock: Clock,
+    /// How this machine's own clock differs from the coordinator's, where it does.
+    pub skew: Option<Skew>,
 }
 
 /// Why the farm was not joined.
@@ -115,11 +119,30 @@ impl Session {
     pub async fn join(network: Network, start: Start, home: &Home, clock: Clock) -> Result<Self, JoinError> {
         let secret = home.key(KeyName::Requester)?;
         let remembered = home.charter(start.farm)?;
+        let mut changes = network.changes();
         let charter = connect(&network, &start, remembered.as_ref()).await?;
         if remembered.as_ref() != Some(&charter) {
             home.remember_charter(&charter)?;
         }
-        Self::with_charter(network, start.farm, charter, secret, clock)
+        let mut session = Self::with_charter(network, start.farm, charter, secret, clock)?;
+        session.take_time_from(&mut changes);
+        Ok(session)
+    }
+
+    /// Dates requests by the clock of a coordinator that has greeted, where this machine's differs: it is the coordinator that
+    /// judges dates, and a wrong clock here need not keep anybody from asking.
+    fn take_time_from(&mut self, changes: &mut broadcast::Receiver<PeerChange>) {
+        while let Ok(change) = changes.try_recv() {
+            let PeerChange::Greeted { peer, hello } = change else { continue };
+            let ours = self.clock.now();
+            if self.coordinators.includes(&peer)
+                && let Some(skew) = Skew::between(ours, hello.clock)
+            {
+                self.skew = Some(skew);
+                self.clock.correct(hello.clock - self.clock.elapsed());
+                return;
+            }
+        }
     }
 
     /// A session on a network that is connected already.
@@ -136,7 +159,7 @@ impl Session {
     ) -> Result<Self, JoinError> {
         let coordinators = Charter::open(&charter, farm)?.coordinators;
         let coordinators = Coordinators::new(network.clone(), coordinators);
-        Ok(Self { network, farm, charter, coordinators, secret, clock })
+        Ok(Self { network, farm, charter, coordinators, secret, clock, skew: None })
     }
 }
 
