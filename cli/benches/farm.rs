@@ -15,7 +15,7 @@ use node::network::config::{Mdns, Transports};
 use node::node::Node;
 use node::source::FetchRules;
 use node::volunteer::machine::OwnerLimits;
-use node::volunteer::{BuildLog, BuildUser, Limits, Outcome, Sandbox, Setup, Step, Surroundings, Workspace};
+use node::volunteer::{BuildLog, BuildUser, Limits, Outcome, Sandbox, Setup, Step, Surroundings, Vitals, Workspace};
 use protocol::request::{Conditions, Demand, Priority};
 use protocol::ticket::Ticket;
 use std::collections::BTreeMap;
@@ -193,6 +193,7 @@ async fn build_bare(sandbox: &Sandbox, folder: &Path, round: usize, greeting: &s
         log_bytes: 1 << 20,
         disk_bytes: 1 << 30,
         cores: 1,
+        quiet: Duration::from_secs(60),
     };
     let workspace = Workspace::create(&folder.join("bare"), &format!("bare-{round}"), BuildUser::for_slot(9)).unwrap();
     for (path, file) in recipe.files() {
@@ -209,6 +210,7 @@ async fn build_bare(sandbox: &Sandbox, folder: &Path, round: usize, greeting: &s
             environment: BTreeMap::new(),
             surroundings: Surroundings::USUAL,
             log,
+            vitals: Vitals::default(),
         })
         .unwrap();
     let never = CancellationToken::new();
