@@ -28,7 +28,7 @@
 //! | peer that sends nonsense | [`a_peer_that_sends_nonsense_does_no_harm`] |
 //! | peer that sends too much, or lies | `node/src/network/tests/calls.rs`: `an_oversize_frame_is_refused_by_its_length`; `tests/network/hostile.rs` |
 //! | settings that contradict one another | [`settings_that_contradict_each_other_are_refused_at_start`] |
-//! | clock that is wrong | [`crate::clocks`]; `protocol/tests/law/soft.rs`: `stamps_are_monotonic_and_a_senseless_clock_suspends_expiry`; `protocol/tests/law/submit.rs`: `what_is_out_of_bounds_or_out_of_time_is_refused` |
+//! | clock that is wrong | [`crate::clocks`]; `protocol/tests/law/soft.rs`: `stamps_are_monotonic_and_a_senseless_clock_is_not_followed`; `protocol/tests/law/submit.rs`: `what_is_out_of_bounds_or_out_of_time_is_refused` |
 //! | told to stop while people wait | [`a_daemon_told_to_stop_ends_within_its_bound`]; [`crate::ending`] in the middle of things |
 //! | folder that cannot take the files | [`a_folder_that_cannot_take_the_files_is_refused_before_anything_is_asked_for`] |
 

@@ -4,20 +4,30 @@
 //! A shadow of the farm applies every durable entry once more by itself, so that the law's own invariants are checked after
 //! each, and so that the farm in the coordinator's memory can be compared with what its log says.
 
+use crate::hours::CLOCK_AHEAD;
 use crate::log::Log;
+use crate::tell;
 use crate::workshop::honest;
+use futures::FutureExt as _;
+use node::artifact::Store;
 use protocol::digest::Digest;
-use protocol::farm::Farm;
 use protocol::farm::command::{Command, Entry, Event};
 use protocol::farm::explain::Ended;
 use protocol::farm::invariants;
 use protocol::farm::notice::Notice;
-use protocol::id::{BuildKey, ManifestId, NoticeId, RequestId};
-use protocol::report::Outcome;
-use protocol::report::Report;
-use protocol::request::{Address, Demand, Subscription};
+use protocol::farm::{Farm, REMEMBERED_AFTER_EXPIRY};
+use protocol::id::{BuildKey, LeaseId, ManifestId, NoticeId, PeerKey, RequestId};
+use protocol::report::{Outcome, Report};
+use protocol::request::{Address, Demand, Request, Subscription};
+use protocol::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long after a lease has ended its volunteer may still work on it, and how long after a volunteer is gone it may still have
+/// one, when nothing is in the way.
+pub(crate) const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The checks of one run. Clones are the same.
 #[derive(Clone)]
@@ -31,9 +41,18 @@ struct State {
     shadow: Farm,
     absorbed: usize,
     broken: Vec<String>,
+    /// What the coordinator holds.
+    keeper: Option<(PeerKey, Store)>,
+    /// Whose lease each is or was.
+    granted: BTreeMap<LeaseId, PeerKey>,
+    over: BTreeMap<LeaseId, Instant>,
+    /// Leases that are worked on, by volunteer.
+    attempts: BTreeSet<(PeerKey, LeaseId)>,
     /// Requests whose requester was told that the farm holds them, with the addresses that are to be written to.
     acknowledged: BTreeMap<RequestId, Acknowledged>,
     cancelled: BTreeSet<RequestId>,
+    /// From when the farm may forget a request that has ended.
+    forgotten_from: BTreeMap<RequestId, Timestamp>,
     ended: BTreeMap<RequestId, Ended>,
     /// Artifacts that somebody reported and no honest build is.
     lies: BTreeSet<ManifestId>,
@@ -61,6 +80,15 @@ pub(crate) struct Tally {
     pub delivered: usize,
     pub lies: usize,
     pub crashes: usize,
+    pub torn: usize,
+    pub clock_refusals: usize,
+    pub idlers: usize,
+}
+
+impl std::fmt::Debug for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checks").finish_non_exhaustive()
+    }
 }
 
 impl Checks {
@@ -71,8 +99,18 @@ impl Checks {
 
     /// Something does not hold.
     pub(crate) fn breach(&self, what: String) {
-        self.log.note("BROKEN", &what);
+        self.log.broken(&what);
         self.locked().broken.push(what);
+    }
+
+    /// The coordinator starts over this store.
+    pub(crate) fn kept_in(&self, keeper: PeerKey, store: Store) {
+        self.locked().keeper = Some((keeper, store));
+    }
+
+    /// Counts something that happened.
+    pub(crate) fn count(&self, what: fn(&mut Tally) -> &mut usize) {
+        *what(&mut self.locked().tally) += 1;
     }
 
     /// What did not hold.
@@ -93,7 +131,7 @@ impl Checks {
         }
     }
 
-    /// The coordinator has crashed, and this is what its next start will find.
+    /// The coordinator has crashed, and this is what its next start finds.
     pub(crate) fn reopened(&self, entries: &[Entry]) {
         let absorbed = self.absorbed();
         self.locked().tally.crashes += 1;
@@ -114,6 +152,21 @@ impl Checks {
         }
         drop(state);
         self.nobody_is_lost();
+        self.what_is_kept_is_there();
+    }
+
+    /// What the keeper is noted to hold outlives its crashes.
+    fn what_is_kept_is_there(&self) {
+        let state = self.locked();
+        let Some((keeper, store)) = state.keeper.clone() else { return };
+        let kept = state.shadow.builds().filter(|build| build.holders.contains(&keeper));
+        let lost = kept.map(|build| build.verdict).filter(|verdict| !is_whole(&store, verdict.manifest));
+        let lost: Vec<_> = lost.map(|verdict| (verdict.build_key, verdict.manifest)).collect();
+        drop(state);
+        for (key, manifest) in lost {
+            let names = self.log.say(|say| (say.manifest(manifest), say.key(key)));
+            self.breach(format!("{}, built for {}, is gone from the keeper", names.0, names.1));
+        }
     }
 
     /// The farm in the coordinator's memory is the one that its log describes.
@@ -125,7 +178,7 @@ impl Checks {
 
     /// A requester was told that the farm holds his request.
     pub(crate) fn acknowledge(&self, request: RequestId, addresses: impl IntoIterator<Item = Address>, demand: Demand) {
-        self.log.note("requester", format!("{} acknowledged", request.short()));
+        self.log.note("farm", |say| format!("holds {}, as its requester was told", say.request(request)));
         let mut state = self.locked();
         let known = state.acknowledged.entry(request).or_insert(Acknowledged { addresses: BTreeSet::new(), demand });
         known.addresses.extend(addresses);
@@ -133,13 +186,13 @@ impl Checks {
 
     /// A requester was told that his request is cancelled.
     pub(crate) fn cancelled(&self, request: RequestId) {
-        self.log.note("requester", format!("{} cancelled", request.short()));
+        self.log.note("farm", |say| format!("has ended {}, as its requester was told", say.request(request)));
         self.locked().cancelled.insert(request);
     }
 
     /// The mail server took a mail.
     pub(crate) fn mailed(&self, notice: NoticeId) {
-        self.log.note("mail", notice.short());
+        self.log.note("mail", |say| format!("{} is taken by the server", say.notice(notice)));
         let mut state = self.locked();
         let copies = state.mails.entry(notice).or_default();
         *copies += 1;
@@ -148,25 +201,77 @@ impl Checks {
         let addressed = state.addressed.contains(&notice);
         drop(state);
         if copies > 1 + excused {
-            self.breach(format!("{} was mailed {copies} times, {excused} crashes came between", notice.short()));
+            let notice = self.log.say(|say| say.notice(notice));
+            self.breach(format!(
+                "{notice} was mailed {copies} times; {excused} crashes came between, so {} was the most",
+                1 + excused
+            ));
         }
         if !addressed {
-            self.breach(format!("{} was mailed, and nobody asked for it", notice.short()));
+            let notice = self.log.say(|say| say.notice(notice));
+            self.breach(format!("{notice} was mailed, and nobody asked for it"));
         }
     }
 
     /// A requester has fetched a build whose verdict he checked.
     pub(crate) fn delivered(&self, key: BuildKey, manifest: ManifestId, demand: Demand) {
-        self.log.note("requester", format!("{} delivered as {}", key.short(), manifest.short()));
+        self.log.note("farm", |say| format!("{} is delivered as {}", say.key(key), say.manifest(manifest)));
         let mut state = self.locked();
         state.tally.delivered += 1;
         let judged = state.lies.contains(&manifest) || manifest == honest(key);
         drop(state);
         if !judged {
-            self.breach(format!("{} was delivered as what nobody built", key.short()));
+            let key = self.log.say(|say| say.key(key));
+            self.breach(format!("{key} was delivered as what nobody built"));
         }
         if demand.agree.get() > 1 && manifest != honest(key) {
-            self.breach(format!("agreement on {} was demanded, and a lie delivered", key.short()));
+            let key = self.log.say(|say| say.key(key));
+            self.breach(format!("agreement on {key} was demanded, and a lie delivered"));
+        }
+    }
+
+    /// A volunteer takes a lease up.
+    pub(crate) fn begins(&self, volunteer: PeerKey, lease: LeaseId) {
+        let mut state = self.locked();
+        state.attempts.insert((volunteer, lease));
+        let owner = state.granted.get(&lease).copied().filter(|owner| *owner != volunteer);
+        drop(state);
+        if let Some(owner) = owner {
+            let what = |who: &PeerKey| self.log.say(|say| say.node(who));
+            let (lease, works, owns) = (self.log.say(|say| say.lease(lease)), what(&volunteer), what(&owner));
+            self.breach(format!("{works} works on {lease}, which is {owns}'s"));
+        }
+    }
+
+    /// A volunteer works on it no more.
+    pub(crate) fn ends(&self, volunteer: PeerKey, lease: LeaseId) {
+        self.locked().attempts.remove(&(volunteer, lease));
+    }
+
+    /// Nothing has been in the way of these volunteers for [`NOTICED_WITHIN`]: none works on what has ended since.
+    pub(crate) fn nobody_works_in_vain(&self, connected: &[PeerKey]) {
+        let state = self.locked();
+        let in_vain = state.attempts.iter().filter(|(volunteer, lease)| {
+            let over = state.over.get(lease).is_some_and(|since| since.elapsed() > NOTICED_WITHIN);
+            over && connected.contains(volunteer)
+        });
+        let in_vain: Vec<_> = in_vain.copied().collect();
+        drop(state);
+        for (volunteer, lease) in in_vain {
+            let names = self.log.say(|say| (say.node(&volunteer), say.lease(lease)));
+            self.breach(format!("{} still works on {}, which has ended {NOTICED_WITHIN:?} ago", names.0, names.1));
+        }
+    }
+
+    /// These volunteers have been gone for [`NOTICED_WITHIN`] under the coordinator's eyes: none has a lease any more.
+    pub(crate) fn the_lost_hold_nothing(&self, gone: &[PeerKey]) {
+        let state = self.locked();
+        let leases = gone.iter().flat_map(|volunteer| state.shadow.leases_of(*volunteer));
+        let kept: Vec<_> = leases.map(|lease| (lease.volunteer, lease.id)).collect();
+        drop(state);
+        for (volunteer, lease) in kept {
+            let names = self.log.say(|say| (say.node(&volunteer), say.lease(lease)));
+            self.breach(format!("{} has been gone for {NOTICED_WITHIN:?} and still has {}", names.0, names.1));
         }
     }
 
@@ -182,8 +287,12 @@ impl Checks {
         for request in state.acknowledged.keys() {
             match state.shadow.view(*request, &[]) {
                 Some(view) if view.ended_at.is_some() => {}
-                Some(view) => waiting.push(format!("{} {:?} {:?}", request.short(), view.state, view.explanation)),
-                None => waiting.push(format!("{} is not known", request.short())),
+                Some(view) => {
+                    let name = self.log.say(|say| say.request(*request));
+                    waiting.push(format!("{name} {:?} {:?}", view.state, view.explanation));
+                }
+                None if state.may_be_forgotten(request) => {}
+                None => waiting.push(format!("{} is not known", self.log.say(|say| say.request(*request)))),
             }
         }
         let counts = state.shadow.counts();
@@ -218,19 +327,23 @@ impl Checks {
             for address in &acknowledged.addresses {
                 let notice = Notice::id(*request, address);
                 if !state.mails.contains_key(&notice) {
-                    found.push(format!("{} asked to be written to about {}, and was not", address, request.short()));
+                    let names = self.log.say(|say| (say.request(*request), say.notice(notice)));
+                    found
+                        .push(format!("{address} asked to be written to about {} ({}), and was not", names.0, names.1));
                 }
             }
             if acknowledged.demand.agree.get() > 1
                 && let Some(Ended::Built { manifest, .. }) = state.ended.get(request)
                 && state.lies.contains(manifest)
             {
-                found.push(format!("{} demanded agreement and was answered with a lie", request.short()));
+                let request = self.log.say(|say| say.request(*request));
+                found.push(format!("{request} demanded agreement and was answered with a lie"));
             }
         }
         for request in &state.cancelled {
             if !state.ended.contains_key(request) {
-                found.push(format!("{} was cancelled, and has no end", request.short()));
+                let request = self.log.say(|say| say.request(*request));
+                found.push(format!("{request} was cancelled, and has no end"));
             }
         }
         drop(state);
@@ -239,17 +352,21 @@ impl Checks {
 
     fn nobody_is_lost(&self) {
         let state = self.locked();
-        let known = |request: &RequestId| state.shadow.view(*request, &[]).is_some();
+        let known = |request: &RequestId| state.shadow.view(*request, &[]).is_some() || state.may_be_forgotten(request);
         let mut found: Vec<_> = state
             .acknowledged
             .keys()
             .filter(|request| !known(request))
-            .map(|request| format!("{} was acknowledged, and the farm does not know it", request.short()))
+            .map(|request| {
+                let request = self.log.say(|say| say.request(*request));
+                format!("{request} was acknowledged, and the farm does not know it")
+            })
             .collect();
         for request in state.ended.keys().chain(&state.cancelled) {
             let open = state.shadow.view(*request, &[]).is_some_and(|view| view.ended_at.is_none());
             if open {
-                found.push(format!("{} had ended, and waits again", request.short()));
+                let request = self.log.say(|say| say.request(*request));
+                found.push(format!("{request} had ended, and waits again"));
             }
         }
         drop(state);
@@ -262,45 +379,79 @@ impl Checks {
 }
 
 impl State {
+    /// Whether a request has ended, and nobody can repeat it any more.
+    fn may_be_forgotten(&self, request: &RequestId) -> bool {
+        let over = self.forgotten_from.get(request).is_some_and(|from| self.shadow.last_stamp() >= *from);
+        over && self.ended.contains_key(request)
+    }
+
     fn absorb(&mut self, log: &Log, entry: Entry) -> Vec<String> {
         let mut found = Vec::new();
         let index = entry.index;
-        log.note(
-            "ledger",
-            format!("{index} {} {}", word(&entry.command), Digest::of(&protocol::codec::encode(&entry)).short()),
-        );
-        self.learn(&entry.command);
+        log.note("ledger", |say| format!("{index}: {}", tell::command(say, &entry.command)));
+        log.mark("ledger", || Digest::of(&protocol::codec::encode(&entry)).short());
+        self.learn(&entry.command, log);
+        found.extend(self.too_soon(&entry).map(|what| format!("entry {index}: {what}")));
+        found.extend(self.out_of_time(&entry, log).map(|what| format!("entry {index}: {what}")));
         let before = self.shadow.clone();
         let applied = self.shadow.apply(entry);
         self.absorbed += 1;
         if let Err(rejection) = &applied.reply {
-            log.note("ledger", format!("{index} rejected: {rejection}"));
+            log.note("ledger", |_| format!("{index}: rejected, {rejection}"));
         }
         let invariants = invariants::check_all(&self.shadow).and(invariants::check_step(&before, &self.shadow));
         found.extend(invariants.err().map(|broken| format!("entry {index}: {broken}")));
         let mut decided = BTreeMap::new();
         for event in applied.events {
-            log.note("ledger", format!("{index} {event:?}"));
+            log.note("ledger", |say| format!("{index}: {}", tell::event(say, &event)));
             if let Event::Decided { build_key, manifest, .. } = &event {
                 decided.insert(*build_key, *manifest);
             }
-            found.extend(self.hear(event).map(|what| format!("entry {index}: {what}")));
+            found.extend(self.hear(event, log).map(|what| format!("entry {index}: {what}")));
         }
         for (key, manifest) in decided {
             let judged = self.shadow.finished(&key).map(|finished| finished.verdict.manifest);
             if judged != Some(manifest) {
-                found.push(format!("entry {index}: {} was decided as {manifest:?} and is {judged:?}", key.short()));
+                let key = log.say(|say| say.key(key));
+                found.push(format!("entry {index}: {key} was decided as {manifest:?} and is {judged:?}"));
             }
         }
         found
     }
 
-    fn learn(&mut self, command: &Command) {
+    /// The keeper is noted as a holder when it holds every byte, and not before.
+    fn too_soon(&self, entry: &Entry) -> Option<String> {
+        let Command::Held { manifest, holder, .. } = entry.command else { return None };
+        let (_, store) = self.keeper.as_ref().filter(|(keeper, _)| *keeper == holder)?;
+        (!is_whole(store, manifest)).then(|| "the keeper is noted as a holder of what it does not hold".to_owned())
+    }
+
+    /// What the farm accepts was made neither too long ago nor in the future, by its own clock.
+    fn out_of_time(&self, entry: &Entry, log: &Log) -> Option<String> {
+        let Command::Submit { request: signed, .. } = &entry.command else { return None };
+        let id = RequestId(signed.id());
+        let request: Request = signed.payload_unchecked().ok().filter(|_| self.shadow.request(&id).is_none())?;
+        let early = request.issued_at > entry.now + CLOCK_AHEAD;
+        early.then(|| format!("{} was made after it came", log.say(|say| say.request(id))))
+    }
+
+    fn learn(&mut self, command: &Command, log: &Log) {
         match command {
             Command::Submit { request, subscriptions, .. } => {
                 let id = RequestId(request.id());
+                if let Ok(said) = request.payload_unchecked::<Request>() {
+                    let from = said.expires_at() + REMEMBERED_AFTER_EXPIRY.duration();
+                    self.forgotten_from.insert(id, from);
+                }
                 let addresses = subscriptions.iter().filter_map(|Subscription { address, .. }| address.as_ref());
-                self.addressed.extend(addresses.map(|address| Notice::id(id, address)));
+                for notice in addresses.map(|address| Notice::id(id, address)) {
+                    log.note("mail", |say| {
+                        let names = (say.request(id), say.notice(notice));
+                        say.link(&names.0, &names.1);
+                        format!("{} will be about {}", names.1, names.0)
+                    });
+                    self.addressed.insert(notice);
+                }
             }
             Command::Report { report, .. } => {
                 let Ok(said) = report.payload_unchecked::<Report>() else { return };
@@ -314,12 +465,13 @@ impl State {
         }
     }
 
-    fn hear(&mut self, event: Event) -> Option<String> {
+    fn hear(&mut self, event: Event, log: &Log) -> Option<String> {
         match event {
             Event::Ended { request, ended } => {
                 let second = self.ended.insert(request, ended.clone());
                 if let Some(first) = second {
-                    return Some(format!("{} ended twice: {first:?}, {ended:?}", request.short()));
+                    let request = log.say(|say| say.request(request));
+                    return Some(format!("{request} ended twice: {first:?}, {ended:?}"));
                 }
                 None
             }
@@ -327,8 +479,17 @@ impl State {
                 let before = self.verdicts.insert(build_key, manifest);
                 let changed = before.filter(|before| *before != manifest);
                 changed.filter(|before| !self.lies.contains(before) && !self.lies.contains(&manifest)).map(|before| {
-                    format!("{} has two verdicts: {} and {}", build_key.short(), before.short(), manifest.short())
+                    let names = log.say(|say| (say.key(build_key), say.manifest(before), say.manifest(manifest)));
+                    format!("{} has two verdicts: {} and {}", names.0, names.1, names.2)
                 })
+            }
+            Event::Granted { lease, volunteer, .. } => {
+                self.granted.insert(lease, volunteer);
+                None
+            }
+            Event::LeaseEnded { lease, .. } => {
+                self.over.insert(lease, Instant::now());
+                None
             }
             Event::Unbuilt { build_key } => {
                 self.verdicts.remove(&build_key);
@@ -339,10 +500,7 @@ impl State {
     }
 }
 
-fn word(command: &Command) -> String {
-    let text = format!("{command:?}");
-    match command {
-        Command::Expire(expiry) => format!("Expire {expiry:?}"),
-        _ => text.chars().take_while(char::is_ascii_alphanumeric).collect(),
-    }
+fn is_whole(store: &Store, manifest: ManifestId) -> bool {
+    let whole = store.whole(manifest).now_or_never().expect("a store in memory does not wait");
+    whole.is_ok_and(|whole| whole.is_some())
 }

@@ -5,8 +5,10 @@
 //! told apart from a silent one) and none beyond them. A wall between two nodes swallows everything, and the connection
 //! breaks some seconds later; a node that crashes is gone at once, and its peers learn it now or later.
 
+use crate::flaw::Flaw;
 use crate::log::Log;
-use crate::stream;
+use crate::names::Names;
+use crate::{stream, tell};
 use node::chance::Chance;
 use node::clock::Clock;
 use node::network::{
@@ -14,10 +16,14 @@ use node::network::{
 };
 use protocol::codec;
 use protocol::digest::Digest;
-use protocol::id::{BuildKey, PeerKey};
+use protocol::gossip::CLOCK_WINDOW;
+use protocol::id::{BuildKey, PeerKey, RequestId};
+use protocol::report::Report;
+use protocol::request::Cancellation;
 use protocol::signed::{Kind, Signed};
 use protocol::ticket::Contact;
-use protocol::wire::{Answer, CONTROL_TIMEOUT, Control, Hello, PARK_TIMEOUT, Park, Refusal};
+use protocol::time::Timestamp;
+use protocol::wire::{Answer, CONTROL_TIMEOUT, Control, Hello, Offer, PARK_TIMEOUT, Park, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,6 +73,15 @@ pub(crate) enum Reach {
     DialsOnly,
 }
 
+/// How a node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// To the end.
+    Steady,
+    /// Half of its streams stand still somewhere.
+    Stalls,
+}
+
 /// How a node disappears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -79,14 +94,14 @@ pub(crate) enum Exit {
 /// A node as the network knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Plug {
-    /// For the log.
-    pub name: String,
     /// Its key.
     pub key: PeerKey,
     /// Whether it can be dialled.
     pub reach: Reach,
     /// Its clock.
     pub clock: Clock,
+    /// Whether what it serves keeps coming.
+    pub pace: Pace,
     /// What it says first.
     pub hello: Hello,
     /// Cancelled when it crashes.
@@ -99,12 +114,14 @@ pub(crate) struct Net {
     state: Arc<Mutex<State>>,
     chance: Chance,
     log: Log,
+    flaw: Flaw,
 }
 
 struct State {
     weather: Weather,
     peers: BTreeMap<PeerKey, Peer>,
-    names: BTreeMap<PeerKey, String>,
+    /// The last offer, for a network that gives it twice.
+    offer: Option<Offer>,
     links: BTreeMap<Pair, Link>,
     walls: BTreeSet<Pair>,
     provided: BTreeMap<BuildKey, BTreeSet<PeerKey>>,
@@ -143,6 +160,8 @@ trait Call: Clone + Send + serde::Serialize + 'static {
     const WITHIN: Duration;
 
     fn name(&self) -> String;
+    /// What it is about, in the names of a story.
+    fn about(&self, names: &mut Names) -> String;
     /// Whether it may arrive twice: a second reader of a growing log would be woken in no fixed order.
     fn may_double(&self) -> bool;
     fn hand(self, caller: Caller, outlet: &Outlet) -> Option<oneshot::Receiver<Answer>>;
@@ -153,6 +172,23 @@ impl Call for Control {
 
     fn name(&self) -> String {
         first_word(&format!("{self:?}"))
+    }
+
+    fn about(&self, names: &mut Names) -> String {
+        match self {
+            Self::Submit { request, .. } => names.request(RequestId(request.id())),
+            Self::Find(key) | Self::Missing { build_key: key } | Self::Evicted { build_key: key } => names.key(*key),
+            Self::Refuse { lease, .. } | Self::HandBack { lease } => names.lease(*lease),
+            Self::Heartbeat { leases } => tell::leases(names, leases),
+            Self::Report(report) => {
+                report.payload_unchecked::<Report>().map(|report| names.lease(report.lease)).unwrap_or_default()
+            }
+            Self::Cancel(cancellation) => cancellation
+                .payload_unchecked::<Cancellation>()
+                .map(|cancellation| names.request(cancellation.request))
+                .unwrap_or_default(),
+            _ => String::new(),
+        }
     }
 
     fn may_double(&self) -> bool {
@@ -172,6 +208,15 @@ impl Call for Park {
         first_word(&format!("{self:?}"))
     }
 
+    fn about(&self, names: &mut Names) -> String {
+        match self {
+            Self::Claim { leases, .. } if leases.is_empty() => "with nothing to do".to_owned(),
+            Self::Claim { leases, .. } => format!("beside {}", tell::leases(names, leases)),
+            Self::Watch { request, .. } | Self::FollowLog { request, .. } => names.request(*request),
+            Self::FollowLease { lease, .. } => names.lease(*lease),
+        }
+    }
+
     fn may_double(&self) -> bool {
         !matches!(self, Self::FollowLease { .. })
     }
@@ -188,22 +233,22 @@ fn first_word(text: &str) -> String {
 
 impl Net {
     /// No nodes, calm.
-    pub(crate) fn new(chance: Chance, log: Log) -> Self {
+    pub(crate) fn new(chance: Chance, log: Log, flaw: Flaw) -> Self {
         let state = State {
             weather: Weather::CALM,
             peers: BTreeMap::new(),
-            names: BTreeMap::new(),
+            offer: None,
             links: BTreeMap::new(),
             walls: BTreeSet::new(),
             provided: BTreeMap::new(),
             links_made: 0,
         };
-        Self { state: Arc::new(Mutex::new(state)), chance, log }
+        Self { state: Arc::new(Mutex::new(state)), chance, log, flaw }
     }
 
     /// Changes the weather.
     pub(crate) fn set_weather(&self, weather: Weather) {
-        self.log.note("net", format!("{weather:?}"));
+        self.log.weather(|_| format!("{weather:?}"));
         self.locked().weather = weather;
     }
 
@@ -215,7 +260,6 @@ impl Net {
         self.break_links(|pair| pair.has(key));
         {
             let mut state = self.locked();
-            state.names.insert(key, plug.name.clone());
             state.peers.insert(key, Peer { plug, outlet, changes });
         }
         let net = self.clone();
@@ -247,13 +291,14 @@ impl Net {
     /// Nothing passes between two nodes any more.
     pub(crate) fn wall(&self, one: PeerKey, other: PeerKey) {
         let pair = Pair::of(one, other);
-        self.log.note("net", format!("wall {} {}", self.name(one), self.name(other)));
+        self.log.weather(|say| format!("a wall between {} and {}", say.node(&one), say.node(&other)));
         self.locked().walls.insert(pair);
         self.break_in_silence(|other| *other == pair);
     }
 
     /// All walls come down.
     pub(crate) fn clear(&self) {
+        self.log.weather(|_| "all walls come down".to_owned());
         self.locked().walls.clear();
     }
 
@@ -317,18 +362,17 @@ impl Net {
 
     async fn call<C: Call>(&self, from: PeerKey, to: PeerKey, call: C) -> Result<Answer, CallError> {
         let until = Instant::now() + C::WITHIN;
-        let what = format!("{} {}", call.name(), Digest::of(&codec::encode(&call)).short());
+        let what = Word::of(&call, &self.log);
         if from == to {
             let Some((answer, _)) = self.hand(from, to, call) else { return Ok(Answer::Refused(Refusal::Busy)) };
             return Ok(answer.await.unwrap_or(Answer::Refused(Refusal::Busy)));
         }
         let Ok(linked) = timeout_at(until, self.link(from, to)).await else { return Err(CallError::Timeout(to)) };
         let link = linked?;
-        let route = format!("{}>{}", self.name(from), self.name(to));
         let carried = async {
-            self.pass(from, to, &route, &what).await;
+            self.pass(from, to, &what).await;
             if call.may_double() && self.one_in_a_thousand(self.weather().doubled) {
-                tokio::spawn(self.clone().deliver_again(from, to, call.clone(), format!("{route} {what}")));
+                tokio::spawn(self.clone().deliver_again(from, to, call.clone(), what.clone()));
             }
             let Some((answer, life)) = self.hand(from, to, call) else { return Ok(Answer::Refused(Refusal::Busy)) };
             let answer = answer.await;
@@ -336,8 +380,8 @@ impl Net {
                 std::future::pending::<()>().await;
             }
             let answer = answer.unwrap_or(Answer::Refused(Refusal::Busy));
-            let said = Digest::of(&codec::encode(&answer)).short();
-            self.pass(to, from, &route, &format!("{what} answer {said}")).await;
+            let answer = self.flaw.distort(answer, &mut self.locked().offer);
+            self.pass(to, from, &Word::of_answer(&what, &answer, &self.log)).await;
             Ok(answer)
         };
         tokio::select! {
@@ -347,12 +391,12 @@ impl Net {
         }
     }
 
-    async fn deliver_again<C: Call>(self, from: PeerKey, to: PeerKey, call: C, what: String) {
+    async fn deliver_again<C: Call>(self, from: PeerKey, to: PeerKey, call: C, what: Word) {
         self.delay().await;
         if self.is_walled(from, to) {
             return;
         }
-        self.log.note("net", format!("again {what}"));
+        self.tell(from, to, &what, "comes again");
         if let Some((answer, _)) = self.hand(from, to, call) {
             // Somebody waits for it, and hears nothing.
             let _unheard = answer.await;
@@ -360,16 +404,22 @@ impl Net {
     }
 
     /// One way of a message: it arrives after a while, or never.
-    async fn pass(&self, from: PeerKey, to: PeerKey, route: &str, what: &str) {
+    async fn pass(&self, from: PeerKey, to: PeerKey, what: &Word) {
         if self.one_in_a_thousand(self.weather().lost) {
-            self.log.note("net", format!("lost {route} {what}"));
+            self.tell(from, to, what, "is lost");
             std::future::pending::<()>().await;
         }
         self.delay().await;
         if self.is_walled(from, to) || !self.locked().peers.contains_key(&to) {
+            self.tell(from, to, what, "comes to nobody");
             std::future::pending::<()>().await;
         }
-        self.log.note("net", format!("{route} {what}"));
+        self.tell(from, to, what, "comes");
+    }
+
+    fn tell(&self, from: PeerKey, to: PeerKey, what: &Word, how: &str) {
+        self.log.note("net", |say| format!("{} → {}: {} {how}", say.node(&from), say.node(&to), what.text));
+        self.log.mark("net", || what.mark.clone());
     }
 
     fn hand<C: Call>(
@@ -397,8 +447,13 @@ impl Net {
         let (far, theirs) = tokio::io::duplex(64 << 10);
         let incoming = IncomingBulk { caller: Caller { peer: from }, stream: Box::new(theirs) };
         peer.outlet.bulk.try_send(incoming).map_err(|_| broken("too many streams"))?;
-        let stalls_after = self.one_in_a_thousand(self.weather().stalled).then(|| self.chance.below(40_000));
-        self.log.note("net", format!("{}>{} stream {stalls_after:?}", self.name(from), self.name(to)));
+        let tired = peer.plug.pace == Pace::Stalls && self.chance.below(2) == 0;
+        let stalls = tired || self.one_in_a_thousand(self.weather().stalled);
+        let stalls_after = stalls.then(|| self.chance.below(40_000));
+        self.log.note("net", |say| {
+            let end = stalls_after.map(|bytes| format!(" that will stand still after {bytes} bytes"));
+            format!("{} opens a stream to {}{}", say.node(&from), say.node(&to), end.unwrap_or_default())
+        });
         let net = self.clone();
         let hold = move || net.is_walled(from, to);
         tokio::spawn(stream::join(ours, far, link.broken, hold, self.chance.clone(), stalls_after));
@@ -438,7 +493,7 @@ impl Net {
             state.links.insert(Pair::of(from, to), link.clone());
             link
         };
-        self.log.note("net", format!("{}>{} linked", self.name(from), self.name(to)));
+        self.log.note("net", |say| format!("{} is connected to {}", say.node(&from), say.node(&to)));
         self.greet(to, from);
         self.greet(from, to);
         Ok(link)
@@ -470,7 +525,7 @@ impl Net {
 
     fn break_link(&self, pair: Pair) {
         let Some(link) = self.locked().links.remove(&pair) else { return };
-        self.log.note("net", format!("{}|{} closed", self.name(pair.0), self.name(pair.1)));
+        self.log.note("net", |say| format!("{} and {} are not connected", say.node(&pair.0), say.node(&pair.1)));
         link.broken.cancel();
         let state = self.locked();
         for (listener, gone) in [(pair.0, pair.1), (pair.1, pair.0)] {
@@ -513,7 +568,8 @@ impl Net {
                 }
                 net.delay().await;
                 let peer = net.locked().peers.get(&to).cloned();
-                if let Some(peer) = peer.filter(|_| !net.is_walled(from, to)) {
+                let peer = peer.filter(|_| !net.is_walled(from, to));
+                if let Some(peer) = peer.filter(|peer| is_timely(&news, peer.plug.clock.now())) {
                     // Gossip that comes too fast is dropped.
                     let _full = peer.outlet.news.try_send(news);
                 }
@@ -557,7 +613,7 @@ impl Net {
     }
 
     fn name(&self, key: PeerKey) -> String {
-        self.locked().names.get(&key).cloned().unwrap_or_else(|| key.short())
+        self.log.say(|say| say.node(&key))
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -582,6 +638,50 @@ fn errand<T: Send + 'static>(
         // The caller may have gone in this very moment.
         let _gone = reply.send(done);
     });
+}
+
+/// What the gossip of every node asks of a word's time before it goes on.
+fn is_timely(news: &News, now: Timestamp) -> bool {
+    let issued_at = match news {
+        News::Capability { news, .. } => news.issued_at,
+        News::Request { news, .. } => news.issued_at(),
+    };
+    now.since(issued_at) <= CLOCK_WINDOW.duration() && issued_at.since(now) <= CLOCK_WINDOW.duration()
+}
+
+/// A message as a line names it.
+#[derive(Clone)]
+struct Word {
+    text: String,
+    mark: String,
+}
+
+impl Word {
+    fn of<C: Call>(call: &C, log: &Log) -> Self {
+        if log.is_silent() {
+            return Self { text: String::new(), mark: String::new() };
+        }
+        let about = log.say(|say| call.about(say));
+        let text = format!("{} {about}", call.name()).trim_end().to_owned();
+        Self { text, mark: Digest::of(&codec::encode(call)).short() }
+    }
+
+    fn of_answer(call: &Self, answer: &Answer, log: &Log) -> Self {
+        if log.is_silent() {
+            return call.clone();
+        }
+        let said = match answer {
+            Answer::Offer(Some(offer)) => log.say(|say| format!("an offer of {}", say.lease(offer.lease))),
+            Answer::Offer(None) => "no offer".to_owned(),
+            Answer::Revoked(leases) if leases.is_empty() => "go on".to_owned(),
+            Answer::Revoked(leases) => log.say(|say| format!("stop {}", tell::leases(say, leases))),
+            Answer::Refused(refusal) => format!("refused, {refusal}"),
+            Answer::Rejected(rejection) => format!("rejected, {rejection}"),
+            other => first_word(&format!("{other:?}")),
+        };
+        let mark = format!("{} {}", call.mark, Digest::of(&codec::encode(answer)).short());
+        Self { text: format!("the answer to {} ({said})", call.text), mark }
+    }
 }
 
 fn news_of(word: &Signed) -> Option<News> {

@@ -1,11 +1,11 @@
 //! One run: people ask while things go wrong, then nothing goes wrong any more and everything must come to its end.
 
 use crate::checks::{Checks, Tally};
-use crate::log::Log;
+use crate::flaw::Flaw;
+use crate::log::{Log, Telling};
 use crate::net::{Exit, Weather};
-use crate::workload::{Person, any_wish};
-use crate::world::{Flaw, World};
-use node::chance::Chance;
+use crate::workload::any_wish;
+use crate::world::World;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -18,8 +18,8 @@ const CALM: Duration = Duration::from_secs(2_400);
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Runs a seed.
-pub(crate) async fn run(seed: u64, flaw: Flaw) -> (Log, Checks, Tally) {
-    let mut world = World::new(seed, flaw);
+pub(crate) async fn run(seed: u64, flaw: Flaw, telling: Telling) -> (Log, Checks, Tally) {
+    let mut world = World::new(seed, flaw, telling);
     world.start_coordinator().await;
     for number in 0..world.volunteers.len() {
         // Some come later.
@@ -46,7 +46,7 @@ async fn storm(world: &mut World) {
         let exit = if world.chance.below(2) == 0 { Exit::Noticed } else { Exit::Silent };
         match world.chance.below(20) {
             0..=7 => ask(world),
-            8 => world.crash_coordinator(exit),
+            8 => world.crash_coordinator(exit).await,
             9 | 10 if world.coordinator.is_up() => {
                 let number = pick(world, world.volunteers.len());
                 world.crash_volunteer(number, exit);
@@ -71,7 +71,7 @@ async fn storm(world: &mut World) {
             }
             _ => world.net.set_weather(Weather::storm(&world.chance)),
         }
-        world.compare();
+        world.look();
     }
 }
 
@@ -83,18 +83,9 @@ fn everybody(world: &World) -> Vec<protocol::id::PeerKey> {
 /// Somebody asks for something.
 fn ask(world: &World) {
     let number = usize::try_from(world.chance.below(world.requesters.len() as u64)).unwrap();
-    let seat = &world.requesters[number];
-    let Some((session, uploads, life)) = seat.session() else { return };
-    let person = Person {
-        name: seat.name.clone(),
-        session,
-        uploads,
-        chance: Chance::seeded(world.chance.number()),
-        checks: world.checks.clone(),
-        log: world.log.clone(),
-    };
+    let Some((person, life)) = world.person(number) else { return };
     let wish = any_wish(&world.chance);
-    world.log.note(&person.name, format!("wants {:?} {:?}", wish.options, wish.demand));
+    world.log.note(&person.name, |_| format!("wants {:?} {:?}", wish.options, wish.demand));
     tokio::spawn(async move {
         tokio::select! {
             biased;
@@ -120,9 +111,8 @@ async fn start_some(world: &mut World) {
 
 /// Everything is up and well.
 async fn clear(world: &mut World) {
-    world.log.note("storm", "over");
-    world.net.set_weather(Weather::CALM);
-    world.net.clear();
+    world.log.weather(|_| "the storm is over".to_owned());
+    world.clear_up();
     if !world.coordinator.is_up() {
         world.start_coordinator().await;
     }
@@ -145,7 +135,7 @@ async fn settle(world: &mut World) {
             return;
         }
         everything_can_be_had(world).await;
-        world.compare();
+        world.look();
         // Somebody who had given up for a while may have asked once more meanwhile.
         if world.checks.unended().is_empty() {
             return;
@@ -157,7 +147,7 @@ async fn settle(world: &mut World) {
 async fn everything_ends(world: &World, until: Instant) -> bool {
     loop {
         sleep(LOOK).await;
-        world.compare();
+        world.look();
         if !world.checks.broken().is_empty() {
             return false;
         }
@@ -173,18 +163,11 @@ async fn everything_ends(world: &World, until: Instant) -> bool {
 }
 
 async fn everything_can_be_had(world: &World) {
-    let (session, uploads, _) = world.requesters[0].session().unwrap();
-    let person = Person {
-        name: "last".to_owned(),
-        session,
-        uploads,
-        chance: Chance::seeded(world.chance.number()),
-        checks: world.checks.clone(),
-        log: world.log.clone(),
-    };
+    let Some((person, _)) = world.person(0) else { return };
     for (key, _) in world.checks.finished() {
         if let Err(error) = person.can_have(key).await {
-            world.checks.breach(format!("{} is finished, and cannot be had: {error}", key.short()));
+            let key = world.log.say(|say| say.key(key));
+            world.checks.breach(format!("{key} is finished, and cannot be had: {error}"));
         }
     }
 }

@@ -2,14 +2,18 @@
 //! not any more.
 
 use crate::checks::Checks;
+use crate::flaw::Flaw;
+use crate::hours::{Asked, FarmTime, Refused};
 use crate::log::Log;
+use crate::tell;
 use crate::workshop::{self, honest};
 use node::artifact::Store;
 use node::artifact::transfer::{Progress, Sink};
 use node::artifact::upload::{Blobs, Uploads};
 use node::chance::Chance;
 use node::client::find::{Found, Search};
-use node::client::get::{Answered, Errand, Got, Patience, Stage};
+use node::client::get::{Answered, Errand, GetError, Got, Patience, Stage};
+use node::client::order::OrderError;
 use node::client::session::Session;
 use node::client::wish::{SignedWish, Wish};
 use protocol::id::{BuildKey, RequestId};
@@ -58,6 +62,8 @@ pub(crate) struct Person {
     pub chance: Chance,
     pub checks: Checks,
     pub log: Log,
+    pub time: FarmTime,
+    pub flaw: Flaw,
 }
 
 /// Something that somebody might want.
@@ -87,7 +93,11 @@ pub(crate) fn any_wish(chance: &Chance) -> Wish {
 
 impl Person {
     /// Asks for something in one of the ways there are.
-    pub(crate) async fn ask(self, wish: Wish) {
+    pub(crate) async fn ask(self, mut wish: Wish) {
+        if self.chance.below(2) == 0 {
+            // He has been told that his clock is behind, and means as long as he would otherwise.
+            wish.expires = wish.expires.map(|span| Span::from(span.duration() + self.time.behind(&self.session.clock)));
+        }
         match self.chance.below(4) {
             0 => self.submit_twice(&wish).await,
             1 => self.run(&wish, Patience::Detach).await,
@@ -98,6 +108,7 @@ impl Person {
     /// The whole errand, tried again when the farm is not reached.
     pub(crate) async fn run(&self, wish: &Wish, patience: Patience) {
         for _ in 0..4 {
+            let asked = self.time.look(&self.session.clock);
             let errand =
                 Errand { session: &self.session, uploads: &self.uploads, wish, source: None, patience, folder: None };
             let mut shown = |stage: Stage| {
@@ -114,24 +125,40 @@ impl Person {
                     Err(error) => self.note(format!("not fetched: {error}")),
                 },
                 Ok(Answered::Otherwise(Got::Ended { request, ended, .. })) => {
-                    return self.note(format!("{} ended {ended:?}", request.short()));
+                    return self.log.note(&self.name, |say| {
+                        format!("hears that {} has ended: {}", say.request(request), tell::end(say, &ended))
+                    });
                 }
                 Ok(Answered::Otherwise(_)) => return self.note("detached"),
+                Err(GetError::Order(error)) if self.is_out_of_time(&error, wish, &asked) => return,
                 Err(error) => self.note(format!("failed: {error}")),
             }
             sleep(Duration::from_millis(1_000 + self.chance.below(20_000))).await;
         }
     }
 
+    /// Whether the farm refused for the time that his clock shows; it must have been right then, and have said so.
+    fn is_out_of_time(&self, error: &OrderError, wish: &Wish, asked: &Asked) -> bool {
+        let Some(refused) = Refused::of(error) else { return false };
+        self.checks.count(|tally| &mut tally.clock_refusals);
+        self.note(format!("is refused for his clock: {refused:?}"));
+        let ttl = wish.expires.unwrap_or_default();
+        if let Err(wrong) = self.time.justifies(refused, asked, ttl) {
+            self.checks.breach(format!("{}: {wrong}", self.name));
+        }
+        true
+    }
+
     /// The same request handed over again and again until the farm has answered, then once more for another address.
     async fn submit_twice(&self, wish: &Wish) {
+        let asked = self.time.look(&self.session.clock);
         let signed = match wish.sign(&self.session, &self.chance) {
             Ok(signed) => signed,
             Err(error) => return self.checks.breach(format!("a wish cannot be signed: {error}")),
         };
         let blobs = Blobs::new([wish.recipe.encode()]);
         let serving = self.uploads.serve(Arc::new(blobs));
-        if !self.submit(&signed, wish).await {
+        if !self.submit(&signed, wish, &asked).await {
             return;
         }
         sleep(Duration::from_millis(self.chance.below(60_000))).await;
@@ -140,11 +167,11 @@ impl Person {
             Subscription { request: signed.request.id, address: Some(later.clone()), demand: wish.demand };
         let subscription = Signed::new(&subscription, self.session.farm, &self.session.secret);
         let again = SignedWish { request: signed.request, subscriptions: vec![subscription] };
-        self.submit(&again, &Wish { addresses: vec![later], ..wish.clone() }).await;
+        self.submit(&again, &Wish { addresses: vec![later], ..wish.clone() }, &asked).await;
         drop(serving);
     }
 
-    async fn submit(&self, signed: &SignedWish, wish: &Wish) -> bool {
+    async fn submit(&self, signed: &SignedWish, wish: &Wish, asked: &Asked) -> bool {
         for _ in 0..10 {
             match self.session.submit(signed).await {
                 Ok(accepted) => {
@@ -153,6 +180,7 @@ impl Person {
                     let _held = self.session.until_source_held(accepted.request, &self.chance).await;
                     return true;
                 }
+                Err(error) if self.is_out_of_time(&error, wish, asked) => return false,
                 Err(error) => self.note(format!("not submitted: {error}")),
             }
             sleep(Duration::from_millis(1_000 + self.chance.below(10_000))).await;
@@ -164,7 +192,9 @@ impl Person {
         sleep(Duration::from_millis(self.chance.below(60_000))).await;
         match self.session.cancel(request).await {
             Ok(()) => self.checks.cancelled(request),
-            Err(error) => self.note(format!("{} not cancelled: {error}", request.short())),
+            Err(error) => {
+                self.log.note(&self.name, |say| format!("cannot take {} back: {error}", say.request(request)));
+            }
         }
     }
 
@@ -178,15 +208,25 @@ impl Person {
             .await
             .map_err(|error| error.to_string())?;
         let key = verdict.build_key;
-        match workshop::read_whole(&store, &delivery.manifest).await {
+        let mut files = workshop::read_whole(&store, &delivery.manifest).await;
+        if self.flaw == Flaw::BlindReceiver
+            && let Ok(files) = &mut files
+        {
+            // As it came from somebody who serves wrong bytes, had nobody compared them.
+            files.iter_mut().for_each(|(_, bytes)| bytes[0] ^= 1);
+        }
+        match files {
             Ok(_) if delivery.manifest.id() != verdict.manifest => {
-                self.checks.breach(format!("{} was delivered as another artifact", key.short()));
+                self.checks.breach(format!("{} was delivered as another artifact", self.log.say(|say| say.key(key))));
             }
             Ok(files) if verdict.manifest == honest(key) && files != workshop::honest_files(key) => {
-                self.checks.breach(format!("{} was delivered with other bytes", key.short()));
+                self.checks.breach(format!("{} was delivered with other bytes", self.log.say(|say| say.key(key))));
             }
             Ok(_) => self.checks.delivered(key, verdict.manifest, demand),
-            Err(wrong) => self.checks.breach(format!("{} was delivered damaged: {wrong}", key.short())),
+            Err(wrong) => {
+                let key = self.log.say(|say| say.key(key));
+                self.checks.breach(format!("{key} was delivered damaged: {wrong}"));
+            }
         }
         Ok(())
     }
@@ -209,6 +249,6 @@ impl Person {
     }
 
     fn note(&self, what: impl std::fmt::Display) {
-        self.log.note(&self.name, what);
+        self.log.note(&self.name, |_| what.to_string());
     }
 }

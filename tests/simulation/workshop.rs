@@ -1,15 +1,15 @@
 //! A workshop that pretends: it takes time, and puts into the store what the build key asks for, or what its nature makes of
 //! it.
 
+use crate::checks::Checks;
 use crate::log::Log;
 use node::artifact::{ChunkSource, Store, gather};
 use node::chance::Chance;
 use node::network::Network;
 use node::volunteer::workshop::{Made, Order, Stopped, Workshop};
 use protocol::digest::Digest;
-use protocol::id::{BuildKey, ManifestId, PeerKey};
+use protocol::id::{BuildKey, LeaseId, ManifestId, PeerKey};
 use protocol::platform::Capability;
-
 use protocol::report::{Fingerprint, Limit, Outcome, Reproducibility, Smoke};
 use protocol::request::{CheckedRequest, OptionValue};
 use protocol::tree::{Entry, Manifest, Mode, Node};
@@ -23,10 +23,16 @@ use tokio_util::bytes::Bytes;
 pub(crate) enum Nature {
     /// Builds what was asked for.
     Honest,
-    /// Builds something of its own, and serves wrong bytes now and then.
+    /// Builds something of its own, and serves wrong bytes or none now and then.
     Liar,
     /// Builds the same wrong thing as every other of its kind.
     Colluder,
+    /// Reports what it neither built nor holds.
+    Boaster,
+    /// Takes every lease up, says that it lives, and never ends.
+    Idler,
+    /// Builds what was asked for, and falls silent in the middle of what it serves.
+    Stutterer,
 }
 
 /// One volunteer's workshop.
@@ -38,8 +44,22 @@ pub(crate) struct Pretence {
     pub network: Network,
     pub coordinator: PeerKey,
     pub store: Store,
+    pub key: PeerKey,
     pub chance: Chance,
+    pub checks: Checks,
     pub log: Log,
+}
+
+/// A lease that is worked on, until it is dropped.
+struct Working<'a> {
+    pretence: &'a Pretence,
+    lease: LeaseId,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.pretence.checks.ends(self.pretence.key, self.lease);
+    }
 }
 
 /// The files that an honest build of a key has.
@@ -83,7 +103,7 @@ impl Pretence {
         if node::catalogue::by_id(&recipe).is_none()
             && let Err(error) = gather::small_blob(&self.network, recipe.0, vec![self.coordinator]).await
         {
-            self.log.note(&self.name, "has no recipe");
+            self.log.note(&self.name, |say| format!("has no recipe for {}", say.key(request.build_key)));
             return Outcome::Infrastructure { reason: error.to_string() };
         }
         if greeting.starts_with("err") {
@@ -96,8 +116,8 @@ impl Pretence {
             return Outcome::Infrastructure { reason: "the sandbox did not start".to_owned() };
         }
         let flavour = match self.nature {
-            Nature::Honest => "",
-            Nature::Liar => &self.name,
+            Nature::Honest | Nature::Stutterer | Nature::Idler => "",
+            Nature::Liar | Nature::Boaster => &self.name,
             Nature::Colluder => "as agreed",
         };
         let batch = self.store.batch();
@@ -108,8 +128,15 @@ impl Pretence {
             entries.push(entry(&path, file.size, file.chunks));
         }
         let manifest = Manifest::new(entries).unwrap();
-        batch.commit_artifact(&manifest).await.unwrap();
-        self.log.note(&self.name, format!("has built {}", manifest.id().short()));
+        if self.nature == Nature::Boaster {
+            drop(batch);
+        } else {
+            batch.commit_artifact(&manifest).await.unwrap();
+        }
+        self.log.note(&self.name, |say| {
+            let what = if flavour.is_empty() { "what was asked for" } else { "a lie" };
+            format!("has built {} for {}, {what}", say.manifest(manifest.id()), say.key(request.build_key))
+        });
         Outcome::Built {
             manifest: manifest.id(),
             size_bytes,
@@ -129,19 +156,27 @@ impl Workshop for Pretence {
 
     fn attempt(&self, order: Order) -> Pin<Box<dyn Future<Output = Result<Made, Stopped>> + Send + '_>> {
         Box::pin(async move {
+            self.checks.begins(self.key, order.lease);
+            let _working = Working { pretence: self, lease: order.lease };
             let built = Duration::from_millis(200 + self.chance.below(40_000));
             let building = async {
                 order.log.append(b"step 1\n");
+                if self.nature == Nature::Idler {
+                    self.checks.count(|tally| &mut tally.idlers);
+                    std::future::pending::<()>().await;
+                }
                 tokio::time::sleep(built / 2).await;
                 order.log.append(b"step 2\n");
                 tokio::time::sleep(built / 2).await;
                 self.make(&order.request).await
             };
-            self.log.note(&self.name, format!("begins {}", order.lease));
+            self.log.note(&self.name, |say| {
+                format!("begins {} for {}", say.lease(order.lease), say.key(order.request.build_key))
+            });
             tokio::select! {
                 biased;
                 () = order.stop.cancelled() => {
-                    self.log.note(&self.name, format!("stops {}", order.lease));
+                    self.log.note(&self.name, |say| format!("stops {}", say.lease(order.lease)));
                     Err(Stopped)
                 }
                 outcome = building => Ok(Made {
@@ -166,11 +201,16 @@ pub(crate) struct Shelf {
 impl ChunkSource for Shelf {
     fn read(&self, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
         let mut found = self.store.read(digest)?;
-        if self.nature != Nature::Honest
-            && self.chance.below(2) == 0
-            && let Some(byte) = found.as_mut().and_then(|bytes| bytes.first_mut())
-        {
-            *byte ^= 1;
+        if matches!(self.nature, Nature::Liar | Nature::Colluder) {
+            match self.chance.below(4) {
+                0 => found = None,
+                1 => {
+                    if let Some(byte) = found.as_mut().and_then(|bytes| bytes.first_mut()) {
+                        *byte ^= 1;
+                    }
+                }
+                _ => {}
+            }
         }
         Ok(found)
     }

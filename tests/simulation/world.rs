@@ -1,19 +1,25 @@
 //! A farm in one thread: a coordinator, volunteers and requesters, put together as the program puts them together, over a
-//! network, stores and a log in memory. Nodes crash and come back with what was durable.
+//! network and stores in memory and the real log. Nodes crash and come back with what was durable.
 
-use crate::checks::Checks;
-use crate::log::Log;
-use crate::net::{Exit, Net, Plug, Reach};
+use crate::checks::{Checks, NOTICED_WITHIN};
+use crate::disk;
+use crate::flaw::Flaw;
+use crate::hours::FarmTime;
+use crate::log::{Log, Telling};
+use crate::net::{Exit, Net, Pace, Plug, Reach, Weather};
+use crate::workload::Person;
 use crate::workshop::{Nature, Pretence, Shelf};
 use node::artifact::Store;
 use node::artifact::index::Completeness;
+use node::artifact::store::Memory;
 use node::artifact::transfer::{self, Permission};
 use node::artifact::upload::Uploads;
 use node::chance::Chance;
 use node::client::session::Session;
 use node::clock::Clock;
 use node::config::WallClock;
-use node::coordinator::ledger::{InMemory, Ledger};
+use node::coordinator::ledger::Ledger;
+use node::coordinator::ledger::simulated::{Keeping, Simulated};
 use node::coordinator::mailer::Mailer;
 use node::coordinator::mailer::hand::{Hand, Handed};
 use node::coordinator::{Coordinator, Ground, post};
@@ -25,7 +31,7 @@ use node::volunteer::announce::Announcer;
 use node::volunteer::duty::Volunteer;
 use node::volunteer::running::Running;
 use protocol::charter::{Charter, Policy};
-use protocol::farm::command::{Command, Entry};
+use protocol::farm::command::Command;
 use protocol::id::{FarmId, PeerKey};
 use protocol::platform::{Acceptance, Capability, Value};
 use protocol::signed::{SecretKey, Signed};
@@ -35,27 +41,18 @@ use protocol::wire::{Hello, PROTOCOL_VERSION};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// When every run begins.
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-/// How far a node's clock may be off, either way.
-const SKEW_MS: u64 = 60_000;
+/// How far a clock may be off, either way: most are nearly right.
+const SKEWS_MS: [u64; 4] = [60_000, 60_000, 60_000, 3_600_000];
 
-/// What is wrong on purpose, to see that the checks notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// Nothing.
-    None,
-    /// Most volunteers agree on the same lie.
-    Collusion,
-    /// A crash takes entries that were answered.
-    ForgetfulDisk,
-    /// The coordinator says that a mail was not taken when it was.
-    DeafMailer,
-}
+/// How long a crash waits for something to be written.
+const WRITES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that a run stands on.
 pub(crate) struct World {
@@ -68,21 +65,30 @@ pub(crate) struct World {
     pub coordinator: Seat,
     pub volunteers: Vec<Seat>,
     pub requesters: Vec<Seat>,
+    pub time: FarmTime,
     charter: Signed,
     started: Instant,
-    entries: Vec<Entry>,
+    /// Where the coordinator's log lies.
+    log_folder: TempDir,
+    /// Since when nothing is in anybody's way.
+    calm_since: Option<Instant>,
 }
 
 /// A node, up or down: what outlives its crashes, and its present life.
 pub(crate) struct Seat {
     pub name: String,
     pub secret: SecretKey,
+    /// Where its artifacts lie, whatever happens to it.
+    place: Memory,
     store: Store,
     nature: Nature,
     reach: Reach,
     capability: Option<Capability>,
-    skew_ms: u64,
+    /// What its clock shows in the moment in which every run begins.
+    shows: Timestamp,
     life: Option<Life>,
+    /// Since when it is up, or down.
+    since: Instant,
 }
 
 /// One run of a node's program.
@@ -91,23 +97,57 @@ struct Life {
     alive: CancellationToken,
     /// Cancelled when its program ends, in order or because it crashed.
     stop: CancellationToken,
-    ledger: Option<InMemory>,
+    ledger: Option<Simulated>,
     running: Option<Running>,
     session: Option<(Session, Uploads)>,
 }
 
 impl Seat {
     fn new(name: &str, number: u8, chance: &Chance) -> Self {
+        let place = Memory::default();
         Self {
             name: name.to_owned(),
             secret: SecretKey::from_seed(&[number; 32]),
-            store: Store::in_memory(),
+            store: Store::reopen_in_memory(place.clone()).unwrap(),
+            place,
             nature: Nature::Honest,
             reach: Reach::Open,
             capability: None,
-            skew_ms: chance.below(2 * SKEW_MS),
+            shows: skewed(chance),
             life: None,
+            since: Instant::now(),
         }
+    }
+
+    /// The power goes: what was not synced of its artifacts is torn or gone, and sometimes the whole disk is.
+    fn lose_power(&mut self, disk: Disk, chance: &Chance) {
+        self.place = match disk {
+            Disk::Gone => Memory::default(),
+            Disk::Left => {
+                let torn =
+                    |len: usize| (chance.below(3) > 0).then(|| usize::try_from(chance.below(len as u64 + 1)).unwrap());
+                self.place.after_power_cut(torn)
+            }
+        };
+        // What still runs of the old life keeps the old store to itself.
+        self.store = Store::reopen_in_memory(self.place.clone()).unwrap();
+        self.since = Instant::now();
+        if chance.below(4) == 0 {
+            self.shows = skewed(chance);
+        }
+    }
+
+    fn up_for(&self) -> Option<Duration> {
+        self.is_up().then(|| self.since.elapsed())
+    }
+
+    fn down_for(&self) -> Option<Duration> {
+        (!self.is_up()).then(|| self.since.elapsed())
+    }
+
+    fn begin(&mut self, life: Life) {
+        self.life = Some(life);
+        self.since = Instant::now();
     }
 
     /// Its key.
@@ -121,11 +161,24 @@ impl Seat {
     }
 
     /// A requester's session, while it is up, and when its life ends.
-    pub(crate) fn session(&self) -> Option<(Session, Uploads, CancellationToken)> {
+    fn session(&self) -> Option<(Session, Uploads, CancellationToken)> {
         let life = self.life.as_ref()?;
         let (session, uploads) = life.session.clone()?;
         Some((session, uploads, life.alive.clone()))
     }
+}
+
+/// Whether a crash takes the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disk {
+    Left,
+    Gone,
+}
+
+/// What somebody's clock shows when a run begins.
+fn skewed(chance: &Chance) -> Timestamp {
+    let most = SKEWS_MS[usize::try_from(chance.below(4)).unwrap()];
+    Timestamp::from_millis(START.as_millis() + chance.below(2 * most) - most)
 }
 
 fn capability(chance: &Chance, number: usize) -> Capability {
@@ -149,9 +202,9 @@ fn capability(chance: &Chance, number: usize) -> Capability {
 
 impl World {
     /// A farm whose nodes are all down.
-    pub(crate) fn new(seed: u64, flaw: Flaw) -> Self {
+    pub(crate) fn new(seed: u64, flaw: Flaw, telling: Telling) -> Self {
         let chance = Chance::seeded(seed);
-        let log = Log::new();
+        let log = Log::new(telling);
         let founder = SecretKey::from_seed(&[200; 32]);
         let farm = FarmId::of(&founder.public());
         let coordinator = Seat::new("c0", 1, &chance);
@@ -172,21 +225,34 @@ impl World {
         }
         match flaw {
             Flaw::Collusion => volunteers.iter_mut().take(3).for_each(|seat| seat.nature = Nature::Colluder),
-            _ if chance.below(2) == 0 => volunteers[3].nature = Nature::Liar,
-            _ => {}
+            Flaw::UnheardCancel => volunteers[3].nature = Nature::Idler,
+            _ => {
+                let odd = [Nature::Honest, Nature::Honest, Nature::Liar, Nature::Boaster, Nature::Idler];
+                volunteers[3].nature = odd[usize::try_from(chance.below(5)).unwrap()];
+                if chance.below(4) == 0 {
+                    volunteers[2].nature = Nature::Stutterer;
+                }
+            }
         }
         let requesters = (0..3).map(|number| {
             let mut seat = Seat::new(&format!("r{number}"), 20 + number, &chance);
             seat.reach = Reach::DialsOnly;
+            log.say(|say| say.introduce(seat.key(), &seat.name));
             seat
         });
+        let requesters = requesters.collect();
+        let seats = || [&coordinator].into_iter().chain(&volunteers);
+        seats().for_each(|seat| log.say(|say| say.introduce(seat.key(), &seat.name)));
+        seats().for_each(|seat| log.weather(|_| format!("{} is {:?}, {:?}", seat.name, seat.nature, seat.reach)));
         Self {
-            net: Net::new(Chance::seeded(chance.number()), log.clone()),
+            net: Net::new(Chance::seeded(chance.number()), log.clone(), flaw),
             checks: Checks::new(log.clone()),
-            requesters: requesters.collect(),
+            requesters,
             charter: Signed::new(&charter, farm, &founder),
             started: Instant::now(),
-            entries: Vec::new(),
+            time: FarmTime::new(),
+            log_folder: disk::folder(),
+            calm_since: None,
             log,
             chance,
             farm,
@@ -204,17 +270,16 @@ impl World {
     }
 
     fn clock(&self, seat: &Seat) -> Clock {
-        let true_ms = START.as_millis() + u64::try_from(self.started.elapsed().as_millis()).unwrap();
-        Clock::set_to(Timestamp::from_millis(true_ms + seat.skew_ms - SKEW_MS))
+        Clock::set_to(seat.shows + self.started.elapsed())
     }
 
-    fn plug(&self, seat: &Seat) -> (Network, Inbox, Clock, Life) {
-        let (clock, alive) = (self.clock(seat), CancellationToken::new());
+    fn plug(&self, seat: &Seat, clock: Clock) -> (Network, Inbox, Life) {
+        let alive = CancellationToken::new();
         let (network, inbox) = self.net.join(Plug {
-            name: seat.name.clone(),
             key: seat.key(),
             reach: seat.reach,
-            clock: clock.clone(),
+            clock,
+            pace: if seat.nature == Nature::Stutterer { Pace::Stalls } else { Pace::Steady },
             hello: Hello {
                 program: "simulated".to_owned(),
                 protocol: PROTOCOL_VERSION,
@@ -225,9 +290,10 @@ impl World {
             },
             life: alive.clone(),
         });
-        self.log.note(&seat.name, "starts");
+        let off_s = (seat.shows.as_millis().cast_signed() - START.as_millis().cast_signed()) / 1_000;
+        self.log.weather(|_| format!("{} starts; its clock is {off_s} s off", seat.name));
         let stop = CancellationToken::new();
-        (network, inbox, clock, Life { alive, stop, ledger: None, running: None, session: None })
+        (network, inbox, Life { alive, stop, ledger: None, running: None, session: None })
     }
 
     /// Connects to the coordinator and, for requesters, to volunteers, for as long as the node lives.
@@ -276,10 +342,17 @@ impl World {
 
     /// Starts the coordinator with the log that its last life left.
     pub(crate) async fn start_coordinator(&mut self) {
-        let (network, inbox, clock, mut life) = self.plug(&self.coordinator);
+        let clock = self.clock(&self.coordinator);
         let sync = Duration::from_millis(1 + self.chance.below(40));
-        let memory = InMemory::reopen(self.entries.clone(), clock.clone(), sync);
-        let ledger = Ledger::InMemory(memory.clone());
+        let keeping = Keeping { clock: clock.clone(), sync, bend: self.flaw.bend() };
+        let simulated = match Simulated::open(self.log_folder.path(), keeping) {
+            Ok(simulated) => simulated,
+            Err(error) => return self.checks.breach(format!("the log does not open after a crash: {error}")),
+        };
+        self.checks.kept_in(self.coordinator.key(), self.coordinator.store.clone());
+        self.checks.reopened(&simulated.entries(0));
+        let (network, inbox, mut life) = self.plug(&self.coordinator, clock.clone());
+        let ledger = Ledger::Simulated(simulated.clone());
         if ledger.read(|farm| farm.charter().is_none()) {
             ledger.propose(Command::Found { charter: self.charter.clone() }).await.unwrap();
         }
@@ -296,46 +369,92 @@ impl World {
             wall_clock: WallClock::Checked,
         };
         let running = Coordinator::start(ground, &life.stop);
+        self.time.set(Some(clock.clone()));
         let router = Router { door: Some(running.door().clone()), ..self.router(&self.coordinator, hearsay) };
         drop(self.serve(&self.coordinator, router, inbox, &life));
-        tokio::spawn(follow(ledger.clone(), memory.clone(), self.checks.clone(), life.stop.clone()));
+        tokio::spawn(follow(ledger.clone(), simulated.clone(), self.checks.clone(), life.stop.clone()));
         let (hand, handed) = Hand::channel();
         let mailer = Mailer::by_hand(node::coordinator::mailer::mail::From::parse("farm@example.org").unwrap(), hand);
         let ticket = watch::channel(Ticket { farm: self.farm, coordinators: Vec::new(), peers: Vec::new() }).1;
         tokio::spawn(post::run(mailer, ledger, clock, ticket, life.stop.clone()));
         tokio::spawn(take_mail(handed, self.checks.clone(), self.chance.clone(), self.flaw, life.alive.clone()));
-        life.ledger = Some(memory);
-        self.coordinator.life = Some(life);
+        life.ledger = Some(simulated);
+        self.coordinator.begin(life);
     }
 
-    /// The coordinator loses its power.
-    pub(crate) fn crash_coordinator(&mut self, exit: Exit) {
+    /// The coordinator loses its power: at any moment, or while it writes its log.
+    pub(crate) async fn crash_coordinator(&mut self, exit: Exit) {
         let Some(life) = self.coordinator.life.take() else { return };
-        self.log.note("c0", format!("crashes {exit:?}"));
+        if self.chance.below(3) > 0 {
+            let until = Instant::now() + WRITES_WITHIN;
+            while Instant::now() < until && life.ledger.as_ref().is_some_and(|ledger| !ledger.is_writing()) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
         self.net.leave(self.coordinator.key(), exit);
+        self.time.set(None);
         let ledger = life.ledger.expect("a coordinator has a ledger");
         self.checks.absorb(ledger.entries(self.checks.absorbed()));
-        let kept = usize::try_from(self.chance.below(ledger.unsynced() as u64 + 1)).unwrap();
-        self.entries = ledger.crash(kept);
-        if self.flaw == Flaw::ForgetfulDisk {
-            self.entries.truncate(self.entries.len().saturating_sub(3).max(1));
+        let torn = ledger.crash().map(|batch| disk::tear(&batch, &self.chance).unwrap());
+        self.log
+            .weather(|_| format!("c0 crashes, {exit:?}: {}", torn.as_deref().unwrap_or("nothing was being written")));
+        if torn.is_some() {
+            self.checks.count(|tally| &mut tally.torn);
         }
-        self.checks.reopened(&self.entries);
+        if self.flaw == Flaw::ForgetfulDisk {
+            disk::forget(self.log_folder.path()).unwrap();
+        }
+        let disk = if self.flaw == Flaw::ForgetfulShelf { Disk::Gone } else { Disk::Left };
+        self.coordinator.lose_power(disk, &self.chance);
         life.stop.cancel();
     }
 
-    /// What the running coordinator has in memory is what its log says.
-    pub(crate) fn compare(&self) {
-        if let Some(ledger) = self.coordinator.life.as_ref().and_then(|life| life.ledger.clone()) {
-            self.checks.absorb(ledger.entries(self.checks.absorbed()));
-            Ledger::InMemory(ledger).read(|farm| self.checks.compare(farm));
+    /// What must hold at any moment: what the running coordinator has in memory is what its log says, and what is over was
+    /// noticed by whom it concerns.
+    pub(crate) fn look(&self) {
+        let Some(simulated) = self.coordinator.life.as_ref().and_then(|life| life.ledger.clone()) else { return };
+        self.checks.absorb(simulated.entries(self.checks.absorbed()));
+        Ledger::Simulated(simulated).read(|farm| self.checks.compare(farm));
+        let long = |time: Option<Duration>| time.is_some_and(|time| time > NOTICED_WITHIN);
+        if !long(self.coordinator.up_for()) {
+            return;
+        }
+        let keys = |is: &dyn Fn(&&Seat) -> bool| self.volunteers.iter().filter(is).map(Seat::key).collect::<Vec<_>>();
+        self.checks.the_lost_hold_nothing(&keys(&|seat| long(seat.down_for())));
+        if long(self.calm_since.map(|since| since.elapsed())) {
+            self.checks.nobody_works_in_vain(&keys(&|seat| long(seat.up_for())));
         }
     }
 
-    /// Starts a volunteer; `anew` with an empty store.
+    /// Nothing is in anybody's way from now on.
+    pub(crate) fn clear_up(&mut self) {
+        self.net.set_weather(Weather::CALM);
+        self.net.clear();
+        self.calm_since = Some(Instant::now());
+    }
+
+    /// Somebody at a requester's machine, if it is up, and when that ends.
+    pub(crate) fn person(&self, number: usize) -> Option<(Person, CancellationToken)> {
+        let seat = &self.requesters[number];
+        let (session, uploads, life) = seat.session()?;
+        let person = Person {
+            name: seat.name.clone(),
+            session,
+            uploads,
+            chance: Chance::seeded(self.chance.number()),
+            checks: self.checks.clone(),
+            log: self.log.clone(),
+            time: self.time.clone(),
+            flaw: self.flaw,
+        };
+        Some((person, life))
+    }
+
+    /// Starts a volunteer.
     pub(crate) async fn start_volunteer(&mut self, number: usize) {
         let seat = &self.volunteers[number];
-        let (network, inbox, clock, mut life) = self.plug(seat);
+        let clock = self.clock(seat);
+        let (network, inbox, mut life) = self.plug(seat, clock.clone());
         let capability = seat.capability.clone().expect("a volunteer has a capability");
         let workshop = Pretence {
             name: seat.name.clone(),
@@ -344,7 +463,9 @@ impl World {
             network: network.clone(),
             coordinator: self.coordinator.key(),
             store: seat.store.clone(),
+            key: seat.key(),
             chance: Chance::seeded(self.chance.number()),
+            checks: self.checks.clone(),
             log: self.log.clone(),
         };
         let running = Running::default();
@@ -380,7 +501,7 @@ impl World {
             }
         }
         life.running = Some(running);
-        self.volunteers[number].life = Some(life);
+        self.volunteers[number].begin(life);
     }
 
     /// A volunteer loses its power, and by chance its disk.
@@ -389,18 +510,16 @@ impl World {
         let Some(life) = seat.life.take() else { return };
         self.net.leave(seat.key(), exit);
         life.stop.cancel();
-        let disk = if self.chance.below(4) == 0 { "and its disk" } else { "" };
-        self.log.note(&seat.name, format!("crashes {exit:?} {disk}"));
-        // What still runs of the old life keeps the old store to itself.
-        if !disk.is_empty() {
-            seat.store = Store::in_memory();
-        }
+        let disk = if self.chance.below(4) == 0 { Disk::Gone } else { Disk::Left };
+        self.log.weather(|_| format!("{} crashes, {exit:?}; its disk is {disk:?}", seat.name));
+        seat.lose_power(disk, &self.chance);
     }
 
     /// A volunteer is told to end, and hands back what it holds.
     pub(crate) async fn end_volunteer(&mut self, number: usize) {
         let Some(life) = self.volunteers[number].life.take() else { return };
-        self.log.note(&self.volunteers[number].name, "ends");
+        self.log.weather(|_| format!("{} ends in order", self.volunteers[number].name));
+        self.volunteers[number].since = Instant::now();
         life.stop.cancel();
         let running = life.running.expect("a volunteer notes what it runs");
         for _ in 0..500 {
@@ -415,7 +534,8 @@ impl World {
     /// Starts a requester.
     pub(crate) fn start_requester(&mut self, number: usize) {
         let seat = &self.requesters[number];
-        let (network, inbox, clock, mut life) = self.plug(seat);
+        let clock = self.clock(seat);
+        let (network, inbox, mut life) = self.plug(seat, clock.clone());
         let Inbox { bulk, .. } = inbox;
         let (charter, secret) = (self.charter.clone(), seat.secret.clone());
         let session = Session::with_charter(network.clone(), self.farm, charter, secret, clock).unwrap();
@@ -427,14 +547,15 @@ impl World {
         serve_bulk(transfer::serve(bulk, Arc::new(uploads.clone()), Arc::new(permission)), &life);
         self.connect(seat, &network);
         life.session = Some((session, uploads));
-        self.requesters[number].life = Some(life);
+        self.requesters[number].begin(life);
     }
 
     /// A requester closes his laptop.
     pub(crate) fn crash_requester(&mut self, number: usize, exit: Exit) {
         let seat = &mut self.requesters[number];
         let Some(life) = seat.life.take() else { return };
-        self.log.note(&seat.name, format!("crashes {exit:?}"));
+        self.log.weather(|_| format!("{} crashes, {exit:?}", seat.name));
+        seat.since = Instant::now();
         self.net.leave(seat.key(), exit);
         life.stop.cancel();
     }
@@ -452,7 +573,7 @@ fn serve_bulk(serving: impl Future<Output = ()> + Send + 'static, life: &Life) {
 }
 
 /// Shows every entry to the checks as soon as it has made something happen.
-async fn follow(ledger: Ledger, memory: InMemory, checks: Checks, stop: CancellationToken) {
+async fn follow(ledger: Ledger, simulated: Simulated, checks: Checks, stop: CancellationToken) {
     let mut events = ledger.events();
     loop {
         tokio::select! {
@@ -460,7 +581,7 @@ async fn follow(ledger: Ledger, memory: InMemory, checks: Checks, stop: Cancella
             () = stop.cancelled() => return,
             told = events.next() => if told.is_none() { return },
         }
-        checks.absorb(memory.entries(checks.absorbed()));
+        checks.absorb(simulated.entries(checks.absorbed()));
     }
 }
 

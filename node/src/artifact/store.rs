@@ -18,6 +18,7 @@ mod shelf;
 pub(in crate::artifact) mod tests;
 
 pub use batch::{Batch, FileChunks};
+pub use memory::Memory;
 
 use super::index::{Completeness, Index, IndexError};
 use super::need::{Need, Needed, Needs, source_digest};
@@ -180,7 +181,22 @@ impl Store {
     /// A store that lives as long as its handles: same behaviour, no disk, no threads, no clock but tokio's.
     #[must_use]
     pub fn in_memory() -> Self {
-        let inner = Inner::new(Box::new(memory::Memory::new()), Index::in_memory(), Reading::Immediate);
+        Self::over(Memory::default())
+    }
+
+    /// The same over a place that an earlier one has left. Its index is made anew from what lies there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when what lies there cannot be read.
+    pub fn reopen_in_memory(place: Memory) -> Result<Self, StoreError> {
+        let store = Self::over(place);
+        store.inner.rebuild()?;
+        Ok(store)
+    }
+
+    fn over(place: Memory) -> Self {
+        let inner = Inner::new(Box::new(place), Index::in_memory(), Reading::Immediate);
         Self { inner: Arc::new(inner), published: Published::default(), needs: Needs::default() }
     }
 

@@ -128,6 +128,8 @@ pub struct Desk {
     ledger: Ledger,
     store: Store,
     clock: Clock,
+    /// How long the clock had run when the desk was opened.
+    age_at_start: Duration,
     stamper: Stamper,
     words: mpsc::Receiver<Word>,
     roster: Roster,
@@ -154,13 +156,17 @@ impl Desk {
             stamper.trust();
         }
         if stamper.clock() == Trust::Doubted {
-            tracing::warn!("the system's clock makes no sense: nothing expires until a peer's clock agrees with it");
-            clock.correct(last);
+            tracing::warn!(
+                "the system's clock makes no sense: time goes on from the farm's last stamp until a peer's clock agrees with it"
+            );
         }
+        let age_at_start = clock.elapsed();
+        clock.correct(stamper.at_start() - age_at_start);
         let desk = Self {
             ledger,
             store,
             clock,
+            age_at_start,
             stamper,
             words,
             roster: Roster::default(),
@@ -287,12 +293,12 @@ impl Desk {
         if self.stamper.clock() == Trust::Trusted {
             return;
         }
-        self.stamper.read_again(self.clock.wall_at_start());
-        self.stamper.heard(peer, self.clock.elapsed());
+        self.stamper.read_again(self.clock.wall_at_start() + self.age_at_start);
+        self.stamper.heard(peer, self.clock.elapsed().saturating_sub(self.age_at_start));
         if self.stamper.clock() == Trust::Trusted {
-            tracing::info!("a peer's clock agrees with the system's: what is due expires again");
-            self.clock.correct(self.stamper.wall_at_start());
-            // The time has jumped: nobody has been silent for as long as it now seems.
+            tracing::info!("a peer's clock agrees with the system's: it is believed");
+            self.clock.correct(self.stamper.at_start() - self.age_at_start);
+            // The time may have jumped: nobody has been silent for as long as it now seems.
             self.look_around();
         }
     }
@@ -415,23 +421,18 @@ impl Desk {
             return;
         }
         let now = self.clock.now();
-        // How long a volunteer has been silent is known whatever the date is.
         for expiry in self.liveness.due(now) {
             self.expire(expiry).await;
         }
-        let date_is_known = self.stamper.clock() == Trust::Trusted;
         if ticks.is_multiple_of(FARM_TICKS) {
-            if date_is_known {
-                for expiry in self.ledger.read(|farm| farm.expired(now).take(EXPIRED_AT_ONCE).collect::<Vec<_>>()) {
-                    self.expire(expiry).await;
-                }
+            for expiry in self.ledger.read(|farm| farm.expired(now).take(EXPIRED_AT_ONCE).collect::<Vec<_>>()) {
+                self.expire(expiry).await;
             }
             self.roster.prune(now);
             self.drop_deserted();
             self.publish();
         }
-        if date_is_known
-            && ticks.is_multiple_of(PRUNE_TICKS)
+        if ticks.is_multiple_of(PRUNE_TICKS)
             && let Err(error) = self.ledger.propose(Command::Prune).await
         {
             tracing::warn!(%error, "old entries were not pruned");

@@ -8,7 +8,7 @@ use super::ledger::Ledger;
 use super::replica::Told;
 use crate::artifact::Store;
 use crate::artifact::gather;
-use crate::artifact::transfer::TransferError;
+use crate::artifact::transfer::{Fault, TransferError};
 use crate::catalogue;
 use crate::chance::{Backoff, Chance};
 use crate::clock::Clock;
@@ -194,11 +194,25 @@ impl Pulls {
                             }
                         }
                     }
-                    Err(error) => tracing::warn!(key = %build_key.short(), %error, "the artifact could not be kept"),
+                    Err(error) => {
+                        tracing::warn!(key = %build_key.short(), %error, "the artifact could not be kept");
+                        pulls.strike_off(build_key, &error).await;
+                    }
                 }
                 tokio::time::sleep(backoff.step()).await;
             }
         });
+    }
+
+    /// Notes who answered that it has not got the artifact, or gave something else for it. Whoever reported what it does not
+    /// hold is no holder: another volunteer is asked now, not when somebody finds that the verdict names nothing.
+    async fn strike_off(&self, build_key: BuildKey, error: &TransferError) {
+        let TransferError::Failed(faults) = error else { return };
+        for (holder, _) in faults.iter().filter(|(_, fault)| *fault == Fault::Absent || fault.is_lie()) {
+            if let Err(error) = self.ledger.propose(Command::Lost { build_key, holder: *holder }).await {
+                tracing::debug!(key = %build_key.short(), %error, "a copy that never was is not noted");
+            }
+        }
     }
 
     /// Who holds an artifact that this coordinator still has to keep; `None` when it need not any more.

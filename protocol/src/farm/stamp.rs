@@ -1,8 +1,11 @@
 //! The leader's stamps: monotonic within a run, and careful with a wall clock that makes no sense.
 //!
-//! A wall clock behind the last stamp, or more than [`MAX_AHEAD`] ahead of it, is not believed at the start: `Expire` is
-//! suspended until the clock agrees with a connected peer's within [`AGREES_WITHIN`], or the operator says so. Until then
-//! stamps go on from the last one, so that a wrong date cannot end every request and is not written into the farm for good.
+//! A wall clock behind the last stamp, or more than [`MAX_AHEAD`] ahead of it, is not believed at the start: until it agrees
+//! with a connected peer's within [`AGREES_WITHIN`], or the operator says so, stamps go on from the last one, so that a wrong
+//! date cannot end every request and is not written into the farm for good. Deadlines are acted on all the same: time that
+//! goes on by the monotonic clock brings none of them early, and without them a lost volunteer would keep its lease for ever.
+//! A clock that was behind stays so when it is believed: stamps go on from the last one rather than stand still until it has
+//! caught up.
 
 use crate::time::{Span, Timestamp};
 use std::time::Duration;
@@ -12,12 +15,12 @@ pub const MAX_AHEAD: Span = Span::from_secs(86_400);
 /// How near a peer's clock must be to count as agreement.
 pub const AGREES_WITHIN: Span = Span::from_secs(300);
 
-/// Whether deadlines may be acted on.
+/// Whether stamps follow the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The wall clock makes sense.
+    /// It makes sense.
     Trusted,
-    /// It does not, and nobody has vouched for it yet: no `Expire`.
+    /// It does not, and nobody has vouched for it yet: stamps go on from the last one.
     Doubted,
 }
 
@@ -71,17 +74,17 @@ impl Stamper {
 
     /// The operator says that the wall clock is right.
     pub fn trust(&mut self) {
-        self.base = self.wall;
+        self.base = self.base.max(self.wall);
         self.clock = Clock::Trusted;
     }
 
-    /// The wall clock at the start of the run.
+    /// What a stamp is at the start of the run, by what is known of the wall clock now.
     #[must_use]
-    pub const fn wall_at_start(&self) -> Timestamp {
-        self.wall
+    pub const fn at_start(&self) -> Timestamp {
+        self.base
     }
 
-    /// Whether deadlines may be acted on.
+    /// Whether stamps follow the wall clock.
     #[must_use]
     pub const fn clock(&self) -> Clock {
         self.clock

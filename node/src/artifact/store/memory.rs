@@ -7,17 +7,18 @@ use protocol::digest::Digest;
 use protocol::time::Timestamp;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 
-#[derive(Debug)]
-pub(super) struct Memory {
+/// A place for blobs that a crash of the node leaves behind, and the end of the process does not. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Memory {
     born: Instant,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     blobs: BTreeMap<Digest, (Bytes, Timestamp)>,
     aside: BTreeMap<u64, (Digest, Bytes, Timestamp)>,
@@ -28,9 +29,29 @@ struct State {
     sync_rounds: u64,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self { born: Instant::now(), state: Arc::default() }
+    }
+}
+
 impl Memory {
-    pub(super) fn new() -> Self {
-        Self { born: Instant::now(), state: Mutex::default() }
+    /// What is left when the power goes now: everything that was settled, and of each blob that was still aside as many bytes
+    /// as `kept` makes of its length, or nothing of it. What goes on in the old place has no effect on this one.
+    #[must_use]
+    pub fn after_power_cut(&self, mut kept: impl FnMut(usize) -> Option<usize>) -> Self {
+        let mut state = self.state().clone();
+        state.left.clear();
+        let State { aside, left, .. } = &mut state;
+        aside.retain(|nr, (digest, bytes, _)| {
+            let Some(kept) = kept(bytes.len()) else { return false };
+            bytes.truncate(kept);
+            left.insert(*digest, *nr);
+            true
+        });
+        // Of two that were written aside under one digest, one is found again.
+        aside.retain(|nr, (digest, ..)| left.get(digest) == Some(nr));
+        Self { born: self.born, state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -14,9 +14,10 @@
 //! - Payloads and markers are opaque bytes: nothing here knows Raft.
 //!
 //! `record` is the bytes, `segment` the files, `index` the table of contents, `recover` the opening,
-//! `writer` the thread, `vote` the vote's file.
+//! `writer` the thread, `vote` the vote's file; `inline` is the log without the thread, for simulation.
 
 mod index;
+mod inline;
 mod record;
 mod recover;
 mod segment;
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use index::Gap;
 use index::{Index, Slot};
+pub use inline::{Inline, Stretch};
 use segment::SegmentReader;
 pub use segment::Syncs;
 use writer::{Operation, Writer};

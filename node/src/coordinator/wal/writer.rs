@@ -110,7 +110,7 @@ impl Writer {
     }
 
     /// Writes `operations` as one batch with one sync, then answers each of them.
-    fn write(&mut self, operations: Vec<Operation>) {
+    pub(super) fn write(&mut self, operations: Vec<Operation>) {
         let result = self.healthy().and_then(|()| self.write_batch(&operations).map_err(|error| self.fail(error)));
         for operation in operations {
             let (Operation::Append { done, .. }
