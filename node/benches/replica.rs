@@ -1,7 +1,8 @@
 //! Commands through a replica of one coordinator, each committed, synced and applied before it is answered.
 //!
 //! `alone` proposes one after the other: the latency. `together` keeps 32 proposals in flight: what grouping them into log
-//! entries gains. Syncs per command are printed at the end of each.
+//! entries gains. Syncs per command are printed at the end of each. `beside bare writes` compares the same with a bare
+//! write-ahead log that syncs as many commands at a time, in turns, so that both see the same disk.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use node::clock::Clock;
 use node::coordinator::replica::{Beginning, CarryError, Law, Replica, ReplicaConfig, Seat};
-use node::coordinator::wal::WalConfig;
+use node::coordinator::wal::{Wal, WalConfig};
 use node::database::Database;
 use protocol::farm::command::LawVersion;
 use protocol::time::Timestamp;
@@ -20,6 +21,9 @@ use tokio::runtime::Runtime;
 const TOGETHER: u64 = 32;
 /// About the size of a submitted request.
 const COMMAND_BYTES: usize = 600;
+/// Turns of each side, and commands in each turn.
+const TURNS: usize = 21;
+const IN_A_TURN: u64 = 32 * 200;
 
 /// Counts commands; nothing but the replica is measured.
 #[derive(Debug, Default)]
@@ -103,6 +107,57 @@ fn replica(c: &mut Criterion) {
     group.finish();
 }
 
+/// Prepared commands through the replica, and the same bytes in the same batches through a bare log.
+fn beside_bare_writes(_: &mut Criterion) {
+    // `cargo test --benches` only wants to know that this starts.
+    if std::env::args().any(|word| word == "--test") {
+        return;
+    }
+    let runtime = Runtime::new().unwrap();
+    let homes = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let replica = runtime.block_on(Replica::<Count>::open(config(homes[0].path()))).unwrap();
+    let (wal, _) = Wal::open(homes[1].path(), &WalConfig::default()).unwrap();
+    let syncs = replica.syncs();
+    let (mut ratios, mut rates, mut next, mut waits) = (Vec::new(), Vec::new(), 0, 0);
+    for _ in 0..TURNS {
+        let before = syncs.count();
+        let through = runtime.block_on(propose(&replica, TOGETHER, IN_A_TURN)).as_secs_f64();
+        let batches = syncs.count() - before;
+        waits += batches;
+        let bare = runtime.block_on(write_bare(&wal, &mut next, batches)).as_secs_f64();
+        ratios.push(bare / through);
+        rates.push(IN_A_TURN as f64 / through);
+    }
+    runtime.block_on(replica.close()).unwrap();
+    for figures in [&mut ratios, &mut rates] {
+        figures.sort_unstable_by(f64::total_cmp);
+    }
+    let (ratio, rate) = (ratios[TURNS / 2], rates[TURNS / 2]);
+    let to_a_sync = (IN_A_TURN * TURNS as u64) as f64 / waits as f64;
+    let spread = (ratios[0] * 100.0, ratios[TURNS - 1] * 100.0);
+    eprintln!("prepared commands, {TOGETHER} together: {rate:.0}/s, {to_a_sync:.1} to a sync");
+    eprintln!(
+        "beside bare writes of as many: {:.0} % of them, reach 50 % (median of {TURNS} turns, {:.0} to {:.0} %)",
+        ratio * 100.0,
+        spread.0,
+        spread.1
+    );
+}
+
+/// Time for a turn's commands, written in so many batches, each when the one before is synced.
+async fn write_bare(wal: &Wal, next: &mut u64, batches: u64) -> Duration {
+    let bytes = IN_A_TURN as usize * COMMAND_BYTES / batches as usize;
+    let begun = Instant::now();
+    for _ in 0..batches {
+        let (done, synced) = tokio::sync::oneshot::channel();
+        let tell = move |result| done.send(result).unwrap();
+        wal.append(vec![(*next, vec![b'x'; bytes].into())], tell).await.unwrap();
+        synced.await.unwrap().unwrap();
+        *next += 1;
+    }
+    begun.elapsed()
+}
+
 /// Time until a new group of one takes proposals.
 fn open_and_lead(runtime: &Runtime) -> Duration {
     let home = tempfile::tempdir().unwrap();
@@ -114,5 +169,5 @@ fn open_and_lead(runtime: &Runtime) -> Duration {
     elapsed
 }
 
-criterion_group!(benches, replica);
+criterion_group!(benches, replica, beside_bare_writes);
 criterion_main!(benches);

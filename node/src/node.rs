@@ -33,7 +33,7 @@ use crate::following::{self, LearnError, Told};
 use crate::founding::{Membership, MembershipError};
 use crate::hearsay::Hearsay;
 use crate::home::{Home, HomeError, HomeLock, KeyName, Serving};
-use crate::network::config::{Dht, NetworkConfig, StartError as NetworkError};
+use crate::network::config::{Dht, Limits, NetworkConfig, StartError as NetworkError};
 use crate::network::{self, IncomingBulk, IncomingRaft, Keep, Network, News};
 use crate::opening::{self, OpenError};
 use crate::ports;
@@ -166,7 +166,8 @@ impl Node {
         let (database, store) = opening::open(&home, cache).await?;
         let (leaders, following_leaders) = watch::channel(membership.coordinators()?);
         let met = home.peers(membership.farm)?;
-        let (network, inbox) = start_network(&home, &reach, &secret, &membership, &met, following_leaders)?;
+        let limits = if coordinating.is_some() { Limits::COORDINATOR } else { Limits::VOLUNTEER };
+        let (network, inbox) = start_network(&home, &reach, &secret, &membership, &met, limits, following_leaders)?;
         home.remember_listened(&ports::own_of(&network.addresses().await.unwrap_or_default(), &reach.external))?;
         let mut base = Base::new(home, secret, membership, store, network);
         base.tracker.spawn(clocks::compare(base.network.clone(), base.clock.clone(), base.service.clone()));
@@ -514,6 +515,7 @@ fn start_network(
     secret: &SecretKey,
     membership: &Membership,
     met: &[Contact],
+    limits: Limits,
     coordinators: watch::Receiver<BTreeSet<PeerKey>>,
 ) -> Result<(Network, network::Inbox), StartError> {
     let base = NetworkConfig::daemon(secret.clone(), membership.farm, hello(None, None));
@@ -530,6 +532,7 @@ fn start_network(
         dht: Dht::Server,
         // The later one's addresses come first: those of the ticket.
         address_book: met.iter().chain(&membership.contacts).cloned().collect(),
+        limits,
         coordinators,
         ..base
     };

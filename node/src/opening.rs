@@ -42,7 +42,7 @@ pub enum OpenError {
 /// # Errors
 ///
 /// [`OpenError`].
-pub(crate) async fn open(home: &Home, cache_bytes: u64) -> Result<(Database, Store), OpenError> {
+pub async fn open(home: &Home, cache_bytes: u64) -> Result<(Database, Store), OpenError> {
     let error = match open_both(home, cache_bytes).await {
         Err(error) if is_damage(&error) => error,
         other => return other,

@@ -19,24 +19,26 @@ const SUFFIX: &str = ".wal";
 /// Suffix of files that are being made; what carries it after a crash is thrown away.
 pub(super) const UNFINISHED_SUFFIX: &str = ".new";
 
-/// Counts the waits for the disk, one for each `fsync` or `fdatasync`.
+/// Counts the waits for the disk that have ended, one for each `fsync` or `fdatasync`.
 #[derive(Debug, Default)]
 pub struct Syncs(AtomicU64);
 
 impl Syncs {
     /// Waits so far.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 
     pub(super) fn contents(&self, file: &File) -> io::Result<()> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        file.sync_data()
+        let synced = file.sync_data();
+        self.0.fetch_add(1, Ordering::Release);
+        synced
     }
 
     pub(super) fn folder(&self, folder: &Path) -> io::Result<()> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        File::open(folder)?.sync_all()
+        let synced = File::open(folder)?.sync_all();
+        self.0.fetch_add(1, Ordering::Release);
+        synced
     }
 
     /// Makes `folder` and what is missing above it; durable when it returns.
