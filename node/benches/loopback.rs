@@ -10,6 +10,7 @@
 
 use node::artifact::Store;
 use node::artifact::transfer::{Permission, Progress, Providers, Sink, fetch_artifact, fetch_manifest, serve};
+use node::database::Database;
 use node::network::config::{Mdns, NetworkConfig, Transports};
 use node::network::{BulkStream, Inbox, IncomingBulk, Keep, Network, start};
 use protocol::digest::Digest;
@@ -144,9 +145,9 @@ impl Read for Noise {
     }
 }
 
-async fn store(folder: &Path) -> (Store, sled::Db) {
-    let db = sled::Config::new().path(folder.join("index")).cache_capacity(4 << 20).open().unwrap();
-    (Store::open(&folder.join("store"), &db).await.unwrap(), db)
+async fn store(folder: &Path) -> (Store, Database) {
+    let database = Database::open(&folder.join("index"), 4 << 20).unwrap();
+    (Store::open(&folder.join("store"), &database).await.unwrap(), database)
 }
 
 fn network(nr: u8, listen: Vec<String>) -> (Network, Inbox) {

@@ -135,7 +135,7 @@ impl Crowd {
 }
 
 /// Enough for a machine that does three other things.
-#[cfg(test)]
+#[allow(dead_code, reason = "the bench has its own")]
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
