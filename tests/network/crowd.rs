@@ -4,6 +4,7 @@
 //! a hundred more; without them words have further to go, and a thousand nodes fit into one machine. The test has as many as a
 //! busy machine can carry and only asks that everybody hears; the bench of the same name has a thousand and looks at the clock.
 
+use futures::StreamExt as _;
 use node::chance::Chance;
 use node::network::config::{Dht, Limits, Mdns, NetworkConfig, Transports};
 use node::network::memory::carried_bytes;
@@ -21,6 +22,8 @@ use tokio::sync::mpsc;
 
 /// Peers that a ticket names beside the coordinator.
 const NAMED: usize = 3;
+/// Nodes that join at a time.
+const AT_A_TIME: usize = 32;
 /// How long one node may take to join.
 const JOIN: Duration = Duration::from_secs(60);
 
@@ -71,7 +74,6 @@ impl Crowd {
         let (hear, heard) = mpsc::channel(1 << 16);
         let mut nodes: Vec<(SecretKey, Network)> = Vec::new();
         let mut contacts: Vec<Contact> = Vec::new();
-        let chance = Chance::seeded(1);
         for nr in 0..count {
             let secret = SecretKey::from_seed(Digest::of(&nr.to_be_bytes()).as_bytes());
             let limits = if nr == 0 { Limits::COORDINATOR } else { Limits::VOLUNTEER };
@@ -84,16 +86,21 @@ impl Crowd {
                     }
                 }
             });
-            let mut known: Vec<usize> = (0..NAMED.min(nr)).map(|_| chance.below(nr as u64) as usize).collect();
-            known.extend((nr > 0).then_some(0));
-            known.sort_unstable();
-            known.dedup();
-            for other in known {
-                network.connect(contacts[other].clone(), Keep::Connected, JOIN).await.unwrap();
-            }
             contacts.push(Contact { key: network.local(), addresses: network.addresses().await.unwrap() });
             nodes.push((secret, network));
         }
+        let chance = Chance::seeded(1);
+        let (nodes, contacts) = (nodes, &contacts);
+        let joining = nodes.iter().enumerate().skip(1).map(|(nr, (_, network))| {
+            let mut named: BTreeSet<usize> = (0..NAMED).map(|_| chance.below(nr as u64) as usize).collect();
+            named.insert(0);
+            async move {
+                for other in named {
+                    network.connect(contacts[other].clone(), Keep::Connected, JOIN).await.unwrap();
+                }
+            }
+        });
+        futures::stream::iter(joining).buffer_unordered(AT_A_TIME).collect::<()>().await;
         Self { nodes, heard }
     }
 
@@ -134,13 +141,10 @@ impl Crowd {
     }
 }
 
-/// Enough for a machine that does three other things.
-#[allow(dead_code, reason = "the bench has its own")]
-const PATIENCE: Duration = Duration::from_secs(120);
-
-#[cfg(test)]
 #[test]
 fn an_announcement_reaches_a_crowd_of_100() {
+    /// Enough for a machine that does three other things.
+    const PATIENCE: Duration = Duration::from_secs(120);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let mut crowd = Crowd::gather(100).await;

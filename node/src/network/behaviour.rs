@@ -21,6 +21,10 @@ use std::time::Duration;
 /// How long an exchange of Raft may take; whoever sent it has given up long before.
 const RAFT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a connection on which nothing is said is tried. QUIC looks after itself, and TCP keeps its way through a router open
+/// for minutes; more often would be most of what an idle node sends.
+const PING_EVERY: Duration = Duration::from_secs(60);
+
 /// Opaque bytes of `raft/1`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RaftBytes(#[serde(with = "serde_bytes")] pub(super) Vec<u8>);
@@ -95,7 +99,7 @@ impl Behaviour {
                     // Addresses are remembered by the address book and the DHT, filtered.
                     .with_cache_size(0),
             ),
-            ping: ping::Behaviour::default(),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
             kad: dht::behaviour(protocol_name(config.farm, "kad/1")?, pair.public().to_peer_id(), config.dht),
             mdns: discovery(config, pair).into(),
             gossip: match config.gossip {
