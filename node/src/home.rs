@@ -293,9 +293,12 @@ impl Home {
     ///
     /// [`HomeError::Io`].
     pub fn remember_peers(&self, farm: FarmId, peers: &[Contact]) -> Result<(), HomeError> {
+        // A name that a peer gave itself may hold anything.
+        let is_word = |address: &&String| !address.chars().any(|letter| letter.is_whitespace() || letter.is_control());
         let lines = peers.iter().map(|peer| {
             let key = Digest::from_bytes(*peer.key.as_bytes());
-            format!("{key} {}\n", peer.addresses.join(" "))
+            let addresses: Vec<&str> = peer.addresses.iter().filter(is_word).map(String::as_str).collect();
+            format!("{key} {}\n", addresses.join(" "))
         });
         self.replace("peers", format!("{}\n{}", farm.0, lines.collect::<String>()).as_bytes())
     }
@@ -518,6 +521,9 @@ mod tests {
         let met = [at(1, &["/ip4/192.0.2.7/tcp/1", "/ip4/192.0.2.7/udp/1/quic-v1"]), at(2, &["/ip4/192.0.2.8/tcp/2"])];
         home.remember_peers(farm, &met).unwrap();
         assert_eq!(home.peers(farm).unwrap(), met);
+        home.remember_peers(farm, &[at(3, &["/dns/a\n0303/tcp/3", "/dns/b c/tcp/3", "/dns/d/tcp/3"])]).unwrap();
+        assert_eq!(home.peers(farm).unwrap(), [at(3, &["/dns/d/tcp/3"])]);
+        home.remember_peers(farm, &met).unwrap();
         assert_eq!(home.peers(FarmId(Digest::of(b"other"))).unwrap(), []);
         let text = fs::read_to_string(home.path().join("peers")).unwrap();
         fs::write(home.path().join("peers"), text.replacen("0101", "01x1", 1)).unwrap();

@@ -25,6 +25,9 @@ const RAFT_TIMEOUT: Duration = Duration::from_secs(10);
 /// for minutes; more often would be most of what an idle node sends.
 const PING_EVERY: Duration = Duration::from_secs(60);
 
+/// How often a peer says what it is when nothing has changed; news is pushed at once.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Opaque bytes of `raft/1`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RaftBytes(#[serde(with = "serde_bytes")] pub(super) Vec<u8>);
@@ -96,6 +99,7 @@ impl Behaviour {
                 identify::Config::new(family(config.farm), pair.public())
                     .with_agent_version(format!("barnraise/{}", config.hello.program))
                     .with_push_listen_addr_updates(true)
+                    .with_interval(IDENTIFY_EVERY)
                     // Addresses are remembered by the address book and the DHT, filtered.
                     .with_cache_size(0),
             ),
