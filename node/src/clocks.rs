@@ -75,36 +75,86 @@ enum Odd {
     /// This machine's: so many peers agree with one another against it.
     Ours { skew: Skew, peers: usize },
     /// The peer's: so many others agree with this machine's.
-    Theirs { skew: Skew, others: usize },
+    Theirs { peer: PeerKey, skew: Skew, others: usize },
     /// One of the two.
-    OneOfBoth { skew: Skew },
+    OneOfBoth { peer: PeerKey, skew: Skew },
 }
 
-/// The clocks of the peers that are connected.
+/// The clocks of the peers that are connected, and what was said of them.
 #[derive(Debug, Default)]
-struct Clocks(BTreeMap<PeerKey, Option<Skew>>);
+struct Clocks {
+    seen: BTreeMap<PeerKey, Option<Skew>>,
+    told: BTreeMap<PeerKey, Odd>,
+}
 
 impl Clocks {
-    /// A peer's clock was seen; what is to be said of it, if that is anything.
-    fn see(&mut self, peer: PeerKey, ours: Timestamp, theirs: Timestamp) -> Option<Odd> {
-        let skew = Skew::between(ours, theirs);
-        if self.0.len() >= MAX_PEERS && !self.0.contains_key(&peer) {
-            self.0.pop_first();
+    /// A peer's clock was seen; what is to be said now that was not said before.
+    fn see(&mut self, peer: PeerKey, ours: Timestamp, theirs: Timestamp) -> Vec<Odd> {
+        if self.seen.len() >= MAX_PEERS && !self.seen.contains_key(&peer) {
+            let first = self.seen.keys().next().copied();
+            first.inspect(|first| self.forget(first));
         }
-        self.0.insert(peer, skew);
-        let skew = skew?;
-        let others = || self.0.iter().filter(|(other, _)| **other != peer).map(|(_, skew)| skew);
+        self.seen.insert(peer, Skew::between(ours, theirs));
+        let odd: BTreeMap<PeerKey, Odd> =
+            self.seen.iter().filter_map(|(peer, skew)| Some((*peer, self.judge(*peer, (*skew)?)))).collect();
+        let mut news: Vec<Odd> = Vec::new();
+        for (peer, odd) in &odd {
+            let is_known = self.told.get(peer).is_some_and(|told| told.is_like(odd));
+            // That this machine's clock is off is one piece of news, however many peers say so.
+            if !is_known && !news.iter().chain(self.told.values()).any(|told| told.is_ours() && odd.is_ours()) {
+                news.push(*odd);
+            }
+        }
+        self.told = odd;
+        news
+    }
+
+    fn judge(&self, peer: PeerKey, skew: Skew) -> Odd {
+        let others = || self.seen.iter().filter(|(other, _)| **other != peer).map(|(_, skew)| skew);
         let with_us = others().filter(|other| other.is_none()).count();
         let against_us = others().filter(|other| other.is_some_and(|other| alike(other, skew))).count();
-        Some(match (with_us, against_us) {
-            (with_us, against_us) if against_us > with_us => Odd::Ours { skew, peers: against_us + 1 },
-            (with_us, against_us) if with_us > against_us => Odd::Theirs { skew, others: with_us },
-            _ => Odd::OneOfBoth { skew },
-        })
+        if against_us > with_us {
+            Odd::Ours { skew, peers: against_us + 1 }
+        } else if with_us > against_us {
+            Odd::Theirs { peer, skew, others: with_us }
+        } else {
+            Odd::OneOfBoth { peer, skew }
+        }
     }
 
     fn forget(&mut self, peer: &PeerKey) {
-        self.0.remove(peer);
+        self.seen.remove(peer);
+        self.told.remove(peer);
+    }
+}
+
+impl Odd {
+    const fn is_ours(&self) -> bool {
+        matches!(self, Self::Ours { .. })
+    }
+
+    /// Whether both say that the same clock is off.
+    fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+impl fmt::Display for Odd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ours { skew, peers } => {
+                write!(f, "this machine's clock is {skew} those of {peers} peers, which agree with one another: set it")
+            }
+            Self::Theirs { peer, skew, others } => {
+                let others =
+                    if *others == 1 { "that of 1 other".to_owned() } else { format!("those of {others} others") };
+                let skew = skew.seen_from_there();
+                write!(f, "the clock of peer {} is {skew} this machine's and {others}", peer.short())
+            }
+            Self::OneOfBoth { peer, skew } => {
+                write!(f, "this machine's clock is {skew} that of peer {}: one of the two is wrong", peer.short())
+            }
+        }
     }
 }
 
@@ -132,31 +182,14 @@ pub async fn compare(network: Network, clock: Clock, stop: CancellationToken) {
             // Commands come and go, each with the clock of its person.
             Ok(PeerChange::Greeted { hello, .. }) if hello.addresses.is_empty() => {}
             Ok(PeerChange::Greeted { peer, hello }) => {
-                if let Some(odd) = clocks.see(peer, clock.now(), hello.clock) {
-                    tell(peer, odd);
+                for odd in clocks.see(peer, clock.now(), hello.clock) {
+                    tracing::warn!("{odd}");
                 }
             }
             Ok(PeerChange::Closed { peer }) => clocks.forget(&peer),
             // Whoever was missed greets again one day.
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
-        }
-    }
-}
-
-fn tell(peer: PeerKey, odd: Odd) {
-    match odd {
-        Odd::Ours { skew, peers } => {
-            tracing::warn!(
-                "this machine's clock is {skew} those of {peers} peers, which agree with one another: set it"
-            );
-        }
-        Odd::Theirs { skew, others } => {
-            let skew = skew.seen_from_there();
-            tracing::warn!("the clock of peer {} is {skew} this machine's and those of {others} others", peer.short());
-        }
-        Odd::OneOfBoth { skew } => {
-            tracing::warn!("this machine's clock is {skew} that of peer {}: one of the two is wrong", peer.short());
         }
     }
 }
@@ -173,15 +206,25 @@ mod tests {
         let key = |at| PeerKey::from_bytes([at; 32]);
         let ahead = Skew::Ahead(HOUR);
         let mut clocks = Clocks::default();
-        assert_eq!(clocks.see(key(1), now, now + Duration::from_secs(299)), None);
-        assert_eq!(clocks.see(key(2), now, now - HOUR), Some(Odd::Theirs { skew: ahead, others: 1 }));
-        assert_eq!(clocks.see(key(3), now, now - HOUR), Some(Odd::OneOfBoth { skew: ahead }), "two against two");
-        assert_eq!(clocks.see(key(4), now, now - HOUR), Some(Odd::Ours { skew: ahead, peers: 3 }));
-        clocks.forget(&key(1));
-        let behind = Skew::Behind(HOUR);
-        assert_eq!(clocks.see(key(5), now, now + HOUR), Some(Odd::OneOfBoth { skew: behind }), "nobody agrees with it");
-        let mut alone = Clocks::default();
-        assert_eq!(alone.see(key(1), now, now + HOUR), Some(Odd::OneOfBoth { skew: behind }));
+        let both = Odd::OneOfBoth { peer: key(1), skew: ahead };
+        assert_eq!(clocks.see(key(1), now, now - HOUR), [both], "nobody else is there");
+        assert_eq!(clocks.see(key(1), now, now - HOUR), [], "that was said");
+        // A third clock decides.
+        let theirs = Odd::Theirs { peer: key(1), skew: ahead, others: 1 };
+        assert_eq!(clocks.see(key(2), now, now + Duration::from_secs(299)), [theirs]);
+        let said = format!("the clock of peer {} is 1 h behind this machine's and that of 1 other", key(1).short());
+        assert_eq!(theirs.to_string(), said);
+        // Two against two, then three.
+        let both = |peer| Odd::OneOfBoth { peer, skew: ahead };
+        assert_eq!(clocks.see(key(3), now, now - HOUR), [both(key(1)), both(key(3))]);
+        let ours = Odd::Ours { skew: ahead, peers: 3 };
+        assert_eq!(clocks.see(key(4), now, now - HOUR), [ours]);
+        assert_eq!(clocks.see(key(5), now, now - HOUR), [], "once more says nothing new");
+        let said = "this machine's clock is 1 h ahead of those of 3 peers, which agree with one another: set it";
+        assert_eq!(ours.to_string(), said);
+        clocks.forget(&key(2));
+        let behind = Odd::OneOfBoth { peer: key(6), skew: Skew::Behind(HOUR) };
+        assert_eq!(clocks.see(key(6), now, now + HOUR), [behind], "nobody agrees with it");
     }
 
     #[test]

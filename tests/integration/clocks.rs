@@ -67,7 +67,7 @@ fn a_volunteer_with_a_wrong_clock_builds_and_its_owner_is_told() {
     if !crate::can_build("a volunteer with a wrong clock") {
         return;
     }
-    let barn = Barn::found(&[]);
+    let mut barn = Barn::found(&[]);
     let gate = Gate::closed(&barn.farm, "gate", "gate");
     gate.open();
     let file = gated_recipe(&barn.farm);
@@ -80,11 +80,11 @@ fn a_volunteer_with_a_wrong_clock_builds_and_its_owner_is_told() {
     assert_eq!(built["outcome"], "built");
     // Times are the farm's, whoever built it.
     assert!(built["built_ms"].as_u64().unwrap() < 600_000 && built["queued_ms"].as_u64().unwrap() < 600_000, "{built}");
-    // A second one whose clock is right: the coordinator can tell now whose is wrong.
-    let (_other, command) = barn.volunteer_command("right", &[]);
-    let mut right = Process::start(&mut { command });
-    right.says("volunteers for", BUILD);
-    assert!(late.stop().success() && right.stop().success());
+    // With a third clock it can be told whose is wrong, and its owner is told as well.
+    let _right = barn.volunteer("right", &[]);
+    barn.coordinator.says("is 1 h ahead of this machine's and that of 1 other", BUILD);
+    late.says("this machine's clock is 1 h ahead of those of 2 peers, which agree with one another: set it", BUILD);
+    assert!(late.stop().success());
 }
 
 #[test]

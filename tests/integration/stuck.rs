@@ -34,6 +34,25 @@ fn a_volunteer_that_falls_silent_is_noticed_though_nobody_asks() {
 }
 
 #[test]
+fn a_volunteer_whose_connection_breaks_has_five_seconds_to_come_back() {
+    if !crate::can_build("a volunteer that dies") {
+        return;
+    }
+    let mut barn = Barn::found(&[]);
+    let gate = Gate::closed(&barn.farm, "gate", "gate");
+    let file = gated_recipe(&barn.farm);
+    let mut volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]);
+    barn.person("me").leaves(&[&file]);
+    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    volunteer.process.kill();
+    let killed = Instant::now();
+    barn.coordinator.says("VolunteerLost", NOTICED_WITHIN);
+    let noticed = killed.elapsed();
+    assert!(noticed < Duration::from_secs(12), "silence would have been noticed as soon: {noticed:?}");
+    eprintln!("noticed {noticed:?} after it died");
+}
+
+#[test]
 fn a_build_that_hangs_is_ended_and_one_that_works_in_silence_is_not() {
     if !crate::can_build("a build that hangs") {
         return;

@@ -82,9 +82,9 @@ async fn a_volunteer_that_only_says_that_it_is_alive_loses_its_lease() {
         assert!(revoked.is_empty() && since.elapsed() < QUIET + GRACE + SOON, "it may go on and on");
         if since.elapsed() > Duration::from_secs(61) && !told {
             let status = transport.run(&me, &["status", &request, "--farm", &shown]);
-            told = status.stdout.contains("builds it; no sign of progress for 1m\n");
             let log = transport.run(&me, &["logs", &request, "--farm", &shown]);
-            eprintln!("{}{}", status.stdout, log.stderr);
+            told = status.stdout.contains("builds it; no sign of progress for 1m\n")
+                && log.stderr.contains("no sign of progress for 1m\n");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

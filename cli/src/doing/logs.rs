@@ -43,7 +43,7 @@ pub(super) async fn run(place: &Place, args: &LogsArgs) -> Result<Exit, Failure>
         unheard = 0;
         shown.take(&place.output, &log)?;
         let part = log.part;
-        if part.state == LogState::Growing && part.bytes.is_empty() {
+        if part.state != LogState::Complete && part.bytes.is_empty() {
             said = say_stillness(place, &member.session, request, said).await;
         }
         match part.state {
