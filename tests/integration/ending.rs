@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a build, by a volunteer with others | [`crate::crash`]: `a_volunteer_that_is_told_to_stop_hands_its_build_back` |
 //! | a build, in a daemon of both roles | [`a_farm_in_one_daemon_stops_in_the_middle_of_a_build`] |
-//! | a claim that is parked, a log and a status that are followed | [`nobody_who_waits_holds_a_daemon_up`] |
+//! | a claim that is parked, a request that is watched | [`nobody_who_waits_holds_a_daemon_up`] |
 //! | a source on its way | [`a_source_on_its_way_holds_nobody_up`] |
 //! | a mail to a server that is silent | [`crate::bad_input`]: `a_mail_server_that_puts_off_or_is_silent_loses_no_mail` |
 //! | an orderly end | [`told_twice_it_ends_at_once`] |
@@ -75,21 +75,17 @@ fn nobody_who_waits_holds_a_daemon_up() {
     let mut barn = Barn::found(&[]);
     let me = barn.person("me");
     let mut idle = barn.volunteer("idle", &[]);
-    let request = me.leaves(&["hello", "--require", "tool.nobody-has-it"]);
     let mut watching = me.starts(&["request", "hello", "--require", "tool.nobody-has-it"]);
     watching.says("nobody-has-it", SOON);
-    let mut following = me.starts(&["logs", "--follow", &request]);
     wait_for("its parked claim", SOON, || {
         let volunteers = me.asks(&["volunteers"], 0);
         (volunteers["volunteers"][0]["presence"] == "free").then_some(())
     });
     stops(&mut barn.coordinator);
     // Whoever was answered nothing goes on waiting for the coordinator, and can be told to stop as well.
-    assert!(following.ended().is_none() && watching.ended().is_none());
+    assert!(watching.ended().is_none());
     stops(&mut idle.process);
-    for process in [&mut following, &mut watching] {
-        assert_eq!(process.stop().code(), Some(130), "{}", process.stderr());
-    }
+    assert_eq!(watching.stop().code(), Some(130), "{}", watching.stderr());
 }
 
 #[test]
