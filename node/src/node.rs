@@ -12,6 +12,7 @@ use crate::artifact::Store;
 use crate::artifact::index::Completeness;
 use crate::artifact::need::Needed;
 use crate::artifact::sharing::{Part, Sharing};
+use crate::artifact::steward::{Owned, Steward};
 use crate::artifact::store::StoreError;
 use crate::artifact::transfer;
 use crate::artifact::upkeep::Upkeep;
@@ -194,7 +195,7 @@ impl Node {
         let door = coordinated.as_ref().map(|coordinated| coordinated.coordinator.door().clone());
         let uploads = base.serve_blobs(bulk, coordinators.clone(), door.clone()).await?;
         base.tracker.spawn(database.look_after(base.service.clone()));
-        base.look_after_store(limit, FarmTies { door: door.clone(), coordinators }).await?;
+        let owned = base.look_after_store(limit, FarmTies { door: door.clone(), coordinators }).await?;
         let router = Router {
             door,
             volunteer: volunteer.clone(),
@@ -202,6 +203,7 @@ impl Node {
             hearsay: base.hearsay.clone(),
             charter: charter.clone(),
             ticket: ticket.clone(),
+            owned: Some(owned),
         };
         base.tracker.spawn(router.run(calls, news, base.service.clone()));
         base.provide_all().await?;
@@ -466,8 +468,8 @@ impl Base {
         Ok(uploads)
     }
 
-    /// Makes room in the store and mends it from now on.
-    async fn look_after_store(&self, limit: StoreLimit, ties: FarmTies) -> Result<(), StartError> {
+    /// Makes room in the store and mends it from now on, and listens to its owner.
+    async fn look_after_store(&self, limit: StoreLimit, ties: FarmTies) -> Result<Owned, StartError> {
         let max_bytes = match limit {
             StoreLimit::Bytes(bytes) => bytes,
             StoreLimit::OfDisk => {
@@ -482,8 +484,9 @@ impl Base {
             chance: self.chance.clone(),
             max_bytes,
         };
-        self.tracker.spawn(upkeep.run(self.service.clone()));
-        Ok(())
+        self.tracker.spawn(upkeep.clone().run(self.service.clone()));
+        let steward = Steward::of_daemon(upkeep);
+        Ok(Owned { steward, daemon: self.secret.public(), farm: self.membership.farm })
     }
 
     /// Says in the DHT what this node holds of judged builds.

@@ -4,6 +4,7 @@
 //! this node answers is refused with the reason.
 
 use crate::artifact::Store;
+use crate::artifact::steward::Owned;
 use crate::coordinator::door::Door;
 use crate::hearsay::Hearsay;
 use crate::network::{Inbox, Incoming, News};
@@ -41,6 +42,8 @@ pub struct Router {
     pub charter: watch::Receiver<Option<Signed>>,
     /// The farm's ticket as this node would write it.
     pub ticket: watch::Receiver<Ticket>,
+    /// Does what the owner of this home wishes; `None` where there is no home.
+    pub owned: Option<Owned>,
 }
 
 /// The parts of an [`Inbox`] that the router serves.
@@ -150,6 +153,10 @@ impl Router {
                 }
                 (Park::FollowLease { .. }, _, Some(_)) => Answer::Refused(Refusal::NotAllowed),
                 (Park::FollowLease { .. }, _, None) => Answer::Log(None),
+                (Park::Owner(word), ..) => match &self.owned {
+                    Some(owned) => owned.answer(caller.peer, word).await,
+                    None => Answer::Refused(Refusal::NotAllowed),
+                },
                 (_, Some(door), _) => door.park(caller, call).await.unwrap_or(Answer::Refused(Refusal::NotAllowed)),
                 (_, None, _) => Answer::Refused(Refusal::NotACoordinator),
             }

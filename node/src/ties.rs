@@ -7,7 +7,7 @@ use crate::artifact::upkeep::{Heard, Ties};
 use crate::coordinator::door::Door;
 use crate::coordinators::Coordinators;
 use futures::future::{BoxFuture, FutureExt as _};
-use protocol::id::BuildKey;
+use protocol::id::{BuildKey, ManifestId};
 use protocol::wire::{Answer, Control};
 
 /// The roles of a node, as far as its store is concerned.
@@ -43,6 +43,17 @@ impl Ties for FarmTies {
                     tracing::info!(%error, key = %key.short(), "a build is not evicted while nobody hears of it");
                     Heard::No
                 }
+            }
+        }
+        .boxed()
+    }
+
+    fn hold(&self, key: BuildKey, manifest: ManifestId) -> BoxFuture<'_, Heard> {
+        async move {
+            match self.coordinators.call(Control::Holding { build_key: key, manifest }).await {
+                // A rejection says that the farm answers with something else by now, or not at all.
+                Ok((_, Answer::Done | Answer::Rejected(_))) => Heard::Yes,
+                Ok(_) | Err(_) => Heard::No,
             }
         }
         .boxed()

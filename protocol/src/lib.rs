@@ -7,6 +7,7 @@
 //!   [`report`]
 //! - trust: [`signed`], [`charter`], [`ticket`]
 //! - messages: [`codec`], [`wire`], [`gossip`], [`progress`]
+//! - messages: [`codec`], [`wire`], [`gossip`], [`owner`]
 //! - rules: [`farm`]
 #![deny(missing_docs, rustdoc::broken_intra_doc_links, unreachable_pub)]
 
@@ -27,6 +28,7 @@ pub mod signed;
 pub mod ticket;
 
 pub mod gossip;
+pub mod owner;
 pub mod progress;
 pub mod wire;
 

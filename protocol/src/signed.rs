@@ -36,6 +36,8 @@ pub enum Kind {
     CapabilityNews,
     /// [`crate::gossip::RequestNews`], by a coordinator or the requester's peer.
     RequestNews,
+    /// [`crate::owner::OwnersWord`], by the daemon whose owner speaks.
+    Owner,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
             Self::Verdict => 6,
             Self::CapabilityNews => 7,
             Self::RequestNews => 8,
+            Self::Owner => 9,
         }
     }
 }

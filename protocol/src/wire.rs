@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::farm::command::{Rejection, Submitted};
 use crate::farm::explain::{Presence, RequestView};
 use crate::id::{BuildKey, JobId, LeaseId, ManifestId, PeerKey, RequestId};
+use crate::owner::StoreAnswer;
 use crate::platform::Capability;
 use crate::progress::Pulse;
 use crate::report::{Fingerprint, Judged};
@@ -137,6 +138,13 @@ pub enum Control {
         /// The build.
         build_key: BuildKey,
     },
+    /// A volunteer holds a judged build after all that it had given up.
+    Holding {
+        /// The build.
+        build_key: BuildKey,
+        /// The artifact.
+        manifest: ManifestId,
+    },
 }
 
 /// How a request is named on the command line: in full or by at least eight leading digits.
@@ -189,6 +197,8 @@ pub enum Park {
         /// How long to wait.
         wait: Span,
     },
+    /// To any daemon: a wish of its owner, a [`crate::owner::OwnersWord`] in its envelope. It may take a while.
+    Owner(Signed),
 }
 
 /// A number that changes when the view does.
@@ -392,6 +402,8 @@ pub enum Answer {
     Revoked(Vec<LeaseId>),
     /// To `Claim`; `None` when nothing came up in time.
     Offer(Option<Box<Offer>>),
+    /// To `Owner`.
+    Store(Box<StoreAnswer>),
     /// Done.
     Done,
     /// The law says no.

@@ -1,12 +1,13 @@
-//! The life of a store: room is made by itself, damage is mended, a damaged index costs nothing.
+//! The life of a store: room is made by itself, damage is mended, a damaged index costs nothing, its owner looks after it.
 
 use crate::barn::{Barn, Person, recipe};
 use crate::deadline::{BUILD, SOON, wait_for};
-use crate::farm::Process;
+use crate::farm::{Farm, NODE, Process, Ran};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// What the output of [`large`] has, a little more than that of two chunks; nobody builds the same bytes twice.
 const LARGE_BYTES: u64 = 1_500_000;
@@ -129,6 +130,133 @@ fn a_coordinator_with_a_damaged_index_starts_and_has_everything() {
     drop(volunteer);
     let again = me.asks(&["request", "hello", "--output", "again"], 0);
     assert_eq!((&again["outcome"], &again["manifest"]), (&"cached".into(), &made["manifest"]));
+}
+
+/// `node store` in the home of a daemon.
+fn store_of(farm: &Farm, home: &str, words: &[&str]) -> Ran {
+    let mut command = Command::new(NODE);
+    command.args(["store"]).args(words).env("NODE_HOME", farm.folder().join(home)).stdin(Stdio::null());
+    Process::start(&mut command).end(BUILD)
+}
+
+/// What it said to stderr, without what a library logged.
+fn said(ran: &Ran) -> String {
+    ran.stderr.lines().filter(|line| !line.contains(" WARN ")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_store_is_looked_after_beside_its_daemon() {
+    if !crate::can_build("the store of a daemon that runs") {
+        return;
+    }
+    let barn = Barn::found(&[]);
+    let mut volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
+    let me = barn.person("me");
+    let file = large(&barn);
+    let made: Vec<Value> = ["one", "two"].iter().map(|marker| builds(&me, &file, marker)).collect();
+    let short = |nr: usize, field: &str| made[nr][field].as_str().unwrap()[..8].to_owned();
+    let store = |words: &[&str]| store_of(&barn.farm, "volunteer", words);
+    let json = |words: &[&str]| store(&[words, &["--json"]].concat()).ended_with(0).json();
+    wait_for("both verdicts", BUILD, || (json(&["list"])["artifacts"].as_array()?.len() == 2).then_some(()));
+
+    let pinned = store(&["pin", &short(0, "build_key")]);
+    assert_eq!(
+        said(pinned.ended_with(0)),
+        format!(
+            "artifact {0} stays until it is unpinned\n\nhint: `node store unpin {0}` lets it go",
+            short(0, "manifest")
+        )
+    );
+    let listed = store(&["list"]).ended_with(0).stdout.clone();
+    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["BUILD", "RECIPE", "MANIFEST", "SIZE", "KEEPING"]);
+    assert_eq!(rows[1], [&short(1, "build_key"), "large", &short(1, "manifest"), "1.43", "MiB", "evictable"]);
+    assert_eq!(rows[2], [&short(0, "build_key"), "large", &short(0, "manifest"), "1.43", "MiB", "pinned"]);
+    let nobody = store(&["pin", "0123456789"]);
+    assert_eq!(
+        said(nobody.ended_with(2)),
+        "error: no build of this name is stored here\n\nhint: `node store list` shows what is"
+    );
+
+    // The farm hears of what goes, and what is pinned stays.
+    let pruned = store(&["prune"]);
+    let told = said(pruned.ended_with(0));
+    assert!(told.starts_with("one artifact removed, 1.4") && told.ends_with(" MiB freed"), "{told}");
+    let holders = |nr: usize| -> Value {
+        let shown = me.asks(&["builds"], 0);
+        let rows = shown["builds"].as_array().unwrap();
+        rows.iter().find(|row| row["build_key"] == made[nr]["build_key"]).unwrap()["holders"].clone()
+    };
+    assert_eq!((holders(0), holders(1)), (2.into(), 1.into()), "two hold the pinned one, the coordinator the other");
+    assert_eq!(json(&["unpin", &short(0, "manifest")])["manifest"], made[0]["manifest"]);
+    assert_eq!(json(&["prune"])["removed"], 1);
+    assert_eq!(json(&["list"])["artifacts"], Value::Array(vec![]));
+    assert_eq!(said(store(&["list"]).ended_with(0)), "nothing is stored here yet");
+    assert_eq!(volunteer.process.stop().code(), Some(0));
+    assert_eq!(said(store(&["verify"]).ended_with(0)).split(" read, ").nth(1), Some("nothing is damaged"));
+}
+
+#[test]
+fn damage_is_named_and_mended_beside_the_daemon() {
+    if !crate::can_build("damage in the store of a daemon that runs") {
+        return;
+    }
+    let barn = Barn::found(&[]);
+    let _volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
+    let me = barn.person("me");
+    let made = builds(&me, &large(&barn), "damaged");
+    let home = barn.farm.folder().join("volunteer");
+    let is_chunk = |path: &PathBuf| fs::metadata(path).is_ok_and(|blob| blob.len() == 1 << 20);
+    let chunk = blobs(&home).into_iter().find(is_chunk).unwrap();
+    let whole = fs::read(&chunk).unwrap();
+    let mut damaged = whole.clone();
+    damaged[4_711] ^= 1;
+    wait_for("the verdict", BUILD, || {
+        let listed = store_of(&barn.farm, "volunteer", &["list", "--json"]).ended_with(0).json();
+        (listed["artifacts"].as_array()?.len() == 1).then_some(())
+    });
+    fs::write(&chunk, damaged).unwrap();
+
+    let verified = store_of(&barn.farm, "volunteer", &["verify"]);
+    let digest = chunk.file_name().unwrap().to_str().unwrap();
+    let key = &made["build_key"].as_str().unwrap()[..8];
+    assert_eq!(verified.ended_with(5).stdout, format!("{digest}  made of large {key}\n"));
+    let told = said(&verified);
+    assert!(told.starts_with("error: ") && told.contains(" read, one piece is damaged and was put aside"), "{told}");
+    assert!(
+        told.ends_with(
+            "hint: the daemon fetches it again from other holders: `node store list` shows whether it could; look at the \
+             disk's health"
+        ),
+        "{told}"
+    );
+    assert!(home.join("store/quarantine").join(digest).exists());
+    wait_for("the coordinator's copy of the chunk", BUILD, || {
+        fs::read(&chunk).is_ok_and(|bytes| bytes == whole).then_some(())
+    });
+    wait_for("the build to be whole again", BUILD, || {
+        let listed = store_of(&barn.farm, "volunteer", &["list", "--json"]).ended_with(0).json();
+        (listed["artifacts"][0]["whole"] == true).then_some(())
+    });
+}
+
+#[test]
+fn only_the_owner_looks_after_the_store_of_a_daemon() {
+    let barn = Barn::found(&[]);
+    let theirs = barn.farm.folder().join("coordinator");
+    let mine = barn.farm.home("stranger");
+    // Somebody who knows where the daemon serves, and has its lock to wait for, but not its key.
+    fs::copy(theirs.join("daemon.addr"), mine.path().join("daemon.addr")).unwrap();
+    let lock = fs::File::create(mine.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = mine.run(&["store", "list"], BUILD);
+    assert_eq!(
+        said(refused.ended_with(4)),
+        "error: the daemon does what its owner says, and `node.key` in this home is not its key\n\n\
+         hint: use the home in which the daemon was started: `--home DIR`"
+    );
+    let shape = mine.run(&["store", "list", "--json"], BUILD).ended_with(4).json();
+    assert_eq!((shape["reason"].is_string(), &shape["artifacts"]), (true, &Value::Null));
 }
 
 /// Files at `store/aa/bb/` of a home.

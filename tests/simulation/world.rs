@@ -337,6 +337,7 @@ impl World {
             hearsay,
             charter: watch::channel(Some(self.charter.clone())).1,
             ticket: watch::channel(ticket).1,
+            owned: None,
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) enum What {
     /// Open files and sockets.
     Descriptors,
     Threads,
-    /// Files in its home.
+    /// Files and folders in its home.
     Files,
     /// Bytes of the database.
     Database,
@@ -54,7 +54,7 @@ impl What {
             Self::Memory => "memory KiB",
             Self::Descriptors => "descriptors",
             Self::Threads => "threads",
-            Self::Files => "files",
+            Self::Files => "files and folders",
             Self::Database => "database KiB",
             Self::Log => "log KiB",
             Self::Store => "store KiB",
@@ -76,7 +76,7 @@ impl What {
             Self::Descriptors => 8,
             // Threads that wait for a disk stay for some seconds.
             Self::Threads => 16,
-            Self::Files => 60,
+            Self::Files => 100,
             Self::Database => 1 << 20,
             // A snapshot is due, and what lies before it is given up, when a segment or a state's worth has come together.
             Self::Log => 2 << 20,

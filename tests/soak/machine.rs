@@ -77,6 +77,17 @@ fn is_blob(path: &Path) -> bool {
         if digest.len() == 64 && digest.starts_with(first) && digest[2..].starts_with(second))
 }
 
+/// How many files and folders there are below `folder`.
+pub(crate) fn count(folder: &Path) -> u64 {
+    let (mut count, mut open) = (0, vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        let inside = entries(&folder);
+        count += inside.len() as u64;
+        open.extend(inside.into_iter().filter(|path| path.is_dir() && !path.is_symlink()));
+    }
+    count
+}
+
 /// Every file below `folder`, with its length in bytes. What goes while it is looked at is not counted.
 pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
@@ -119,4 +130,8 @@ fn what_no_home_keeps_is_named() {
     assert_eq!(named, expected);
     assert!(folders(folder.path()).eq([home.clone()]));
     assert_eq!(files(&home).len(), known.len() + strange.len());
+    let folders =
+        ["index", "raft", "raft/log", "store", "store/ab", "store/ab/ab", "store/incoming", "index.damaged-7"];
+    let work = ["work", "work/attempt-1", "work/attempt-1/build"];
+    assert_eq!(count(&home), (known.len() + strange.len() + folders.len() + work.len()) as u64);
 }

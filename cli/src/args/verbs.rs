@@ -316,10 +316,16 @@ pub(crate) enum StoreVerb {
     List,
     /// Read everything again and compare it with its digest
     Verify,
-    /// Remove everything that is not pinned
+    /// Remove everything that is neither pinned nor waited for, after the farm has heard of it
     Prune,
     /// Never remove this build
     Pin {
+        /// A build key or a manifest: all its digits, or at least the first eight
+        #[arg(value_parser = named, value_name = "BUILD-KEY|MANIFEST")]
+        what: Hex,
+    },
+    /// Let a pinned build go when room is needed
+    Unpin {
         /// A build key or a manifest: all its digits, or at least the first eight
         #[arg(value_parser = named, value_name = "BUILD-KEY|MANIFEST")]
         what: Hex,

@@ -5,6 +5,7 @@ use crate::sentences::Said;
 use node::artifact::transfer::TransferError;
 use node::client::get::GetError;
 use node::client::order::OrderError;
+use node::client::owner::OwnerError;
 use node::client::session::JoinError;
 use node::client::wish::WishError;
 use node::coordinator::open::OpenLedgerError;
@@ -21,6 +22,7 @@ use node::volunteer::staff::StaffError;
 use node::volunteer::survey::SurveyError;
 use protocol::source::HttpsUrl;
 use protocol::ticket::Contact;
+use protocol::wire::Refusal;
 use std::path::Path;
 
 fn failure(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Failure {
@@ -116,6 +118,36 @@ pub(super) fn of_join(error: &JoinError) -> Failure {
         ),
         JoinError::Home(error) => of_home(error),
         JoinError::Network(_) => failure(Exit::Infrastructure, error.to_string(), "`node doctor` looks for the cause"),
+    }
+}
+
+pub(super) fn of_owner(error: &OwnerError) -> Failure {
+    let what = error.to_string();
+    match error {
+        OwnerError::Home(error) => of_home(error),
+        OwnerError::NotServing => failure(
+            Exit::Infrastructure,
+            "a daemon holds this home and does not serve: it is starting, or ending",
+            "try again in a moment",
+        ),
+        OwnerError::Network(_) => failure(Exit::Infrastructure, what, "`node doctor` looks for the cause"),
+        OwnerError::Unreachable(error) => failure(
+            Exit::Infrastructure,
+            format!("the daemon of this home cannot be reached: {}", why(error)),
+            "look whether it hangs; stopped, its store is open to this command",
+        ),
+        OwnerError::Refused(Refusal::NotAllowed) => failure(
+            Exit::Policy,
+            "the daemon does what its owner says, and `node.key` in this home is not its key",
+            "use the home in which the daemon was started: `--home DIR`",
+        ),
+        OwnerError::Refused(Refusal::Failed(reason)) => {
+            failure(Exit::Infrastructure, reason.clone(), "look at the disk's health and free space")
+        }
+        OwnerError::Refused(_) => failure(Exit::Infrastructure, what, "try again in a moment"),
+        OwnerError::Unexpected => {
+            failure(Exit::Infrastructure, what, "the daemon may be of another version: start it again")
+        }
     }
 }
 

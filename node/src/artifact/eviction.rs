@@ -72,6 +72,13 @@ impl Plan {
         self.remaining_bytes.saturating_sub(policy.max_bytes)
     }
 
+    /// Leaves the first `most` artifacts in the plan; how many it takes out.
+    pub fn cut_to(&mut self, most: usize) -> usize {
+        let beyond = self.artifacts.len().saturating_sub(most);
+        self.artifacts.truncate(most);
+        beyond
+    }
+
     /// Takes the artifacts of these builds out of the plan.
     pub fn spare(&mut self, builds: &BTreeSet<BuildKey>) {
         self.artifacts.retain(|doomed| doomed.build_keys.iter().all(|key| !builds.contains(key)));

@@ -2,7 +2,8 @@
 //!
 //! - [`store`]: blobs by digest on disk or in memory, verified on every read; [`index`] remembers which of them form
 //!   artifacts and judged builds; [`eviction`] makes room, in two steps, so that the farm hears of a loss before it happens;
-//!   [`need`] says what must stay meanwhile, and [`upkeep`] does all of it by itself as long as a daemon runs
+//!   [`need`] says what must stay meanwhile, [`upkeep`] does all of it by itself as long as a daemon runs, and [`steward`]
+//!   when the owner wishes
 //! - [`transfer`]: `bulk/1`, many providers at once, every chunk verified before it counts
 //! - [`checkout`]: a tree written out into a folder, which is how a build gets its source; [`folder`] is the one place that
 //!   creates files in a tree, and it never follows a link
@@ -22,6 +23,7 @@ pub mod index;
 pub mod need;
 pub mod published;
 pub mod sharing;
+pub mod steward;
 pub mod store;
 pub mod transfer;
 pub mod upkeep;

@@ -43,6 +43,12 @@ impl Needed {
         needed
     }
 
+    /// Whether this tree is among it.
+    #[must_use]
+    pub fn has_tree(&self, id: &ManifestId) -> bool {
+        self.trees.contains(id)
+    }
+
     /// An artifact or a source.
     #[must_use]
     pub fn tree(id: ManifestId) -> Self {

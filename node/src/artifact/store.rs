@@ -13,6 +13,7 @@ mod batch;
 mod disk;
 mod inner;
 mod memory;
+mod places;
 mod shelf;
 #[cfg(test)]
 pub(in crate::artifact) mod tests;
@@ -29,6 +30,7 @@ pub(in crate::artifact) use inner::Inner;
 use protocol::codec::CodecError;
 use protocol::digest::Digest;
 use protocol::id::{BuildKey, ManifestId};
+use protocol::owner::Damage;
 use protocol::report::{Judged, Verdict};
 use protocol::request::Source;
 use protocol::signed::OpenError;
@@ -44,6 +46,9 @@ use tokio_util::bytes::Bytes;
 
 /// The largest blob, in bytes: that of the largest manifest.
 pub const MAX_BLOB_BYTES: usize = protocol::tree::MAX_MANIFEST_BYTES;
+
+/// Blobs read again between two chances to stop.
+const STRETCH: usize = 64;
 
 /// A store cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -387,6 +392,12 @@ impl Store {
         &self.needs
     }
 
+    /// What is needed here, and `more`.
+    #[must_use]
+    pub fn needed_with(&self, more: Needed) -> Needed {
+        self.needs.with(more)
+    }
+
     /// Bytes put here since the store was opened, so that whoever watches its size need not count blobs.
     #[must_use]
     pub fn put_bytes(&self) -> u64 {
@@ -432,8 +443,6 @@ impl Store {
     ///
     /// [`StoreError`].
     pub async fn verify_slowly(&self, pause: Duration) -> Result<Scrub, StoreError> {
-        /// Blobs read between two chances to stop.
-        const STRETCH: usize = 64;
         let mut scrub = Scrub::default();
         let digests = self.run(Inner::digests).await?;
         for stretch in digests.chunks(STRETCH) {
@@ -444,6 +453,41 @@ impl Store {
             }
         }
         self.run(move |inner| inner.recount(scrub)).await
+    }
+
+    /// Reads blobs again from the one behind `after`, for about as long as `within`: what was found, and the last one read;
+    /// `None` when none is left. With the last ones it is found out anew which artifacts are complete.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn verify_some(
+        &self,
+        after: Option<Digest>,
+        within: Duration,
+    ) -> Result<(Scrub, Option<Digest>), StoreError> {
+        let until = tokio::time::Instant::now() + within;
+        let mut scrub = Scrub::default();
+        let mut digests = self.run(Inner::digests).await?;
+        digests.retain(|digest| after.is_none_or(|after| *digest > after));
+        let mut stretches = digests.chunks(STRETCH).peekable();
+        while let Some(stretch) = stretches.next() {
+            let read = stretch.to_vec();
+            scrub = self.run(move |inner| inner.scrub(&read, scrub)).await?;
+            if stretches.peek().is_some() && tokio::time::Instant::now() >= until {
+                return Ok((scrub, stretch.last().copied()));
+            }
+        }
+        Ok((self.run(move |inner| inner.recount(scrub)).await?, None))
+    }
+
+    /// What these blobs are pieces of.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn places(&self, blobs: Vec<Digest>) -> Result<Vec<Damage>, StoreError> {
+        self.run(move |inner| inner.places(&blobs)).await
     }
 
     /// How many times the disk had to be waited for since the store was opened, counting what is synced side by side once.

@@ -20,7 +20,7 @@ use super::store::{KeptBuild, Store, StoreError};
 use crate::chance::Chance;
 use crate::network::Network;
 use futures::future::BoxFuture;
-use protocol::id::{BuildKey, PeerKey};
+use protocol::id::{BuildKey, ManifestId, PeerKey};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -88,6 +88,9 @@ pub trait Ties: Debug + Send + Sync {
 
     /// Tells the farm that this peer holds the build no more.
     fn lose(&self, key: BuildKey) -> BoxFuture<'_, Heard>;
+
+    /// Tells the farm that this peer holds the build after all.
+    fn hold(&self, key: BuildKey, manifest: ManifestId) -> BoxFuture<'_, Heard>;
 }
 
 /// Keeps a store within its bounds and whole.
@@ -112,6 +115,10 @@ pub struct Room {
     pub evicted: Evicted,
     /// Bytes above the policy that had to stay, because somebody works with them.
     pub excess_bytes: u64,
+    /// Builds among the spared that stay because nobody heard that they would go.
+    pub unheard: u64,
+    /// Artifacts that have to go too, beyond as many as were to go at once.
+    pub beyond: usize,
 }
 
 /// Whether a look has done everything it should.
@@ -167,41 +174,59 @@ impl Upkeep {
                 look = Look::Unfinished;
             }
         }
-        let Room { evicted, excess_bytes } = self.make_room(policy(self.max_bytes), sweep).await?;
+        let Room { evicted, excess_bytes, .. } = self.make_room(policy(self.max_bytes), sweep, usize::MAX).await?;
         if !evicted.manifests.is_empty() {
             tracing::info!(artifacts = evicted.manifests.len(), bytes = evicted.freed_bytes, "room was made");
         }
         Ok(if evicted.spared.is_empty() && excess_bytes == 0 { look } else { Look::Unfinished })
     }
 
-    /// Removes what must go, after the farm has heard of it.
+    /// Removes what must go, after the farm has heard of it, at most `at_once` artifacts.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    pub async fn make_room(&self, policy: Policy, sweep: Sweep) -> Result<Room, StoreError> {
+    pub async fn make_room(&self, policy: Policy, sweep: Sweep, at_once: usize) -> Result<Room, StoreError> {
         let mut plan = self.store.plan_eviction(policy, Needed::default()).await?;
         if plan.manifests().next().is_none() && sweep == Sweep::NotYet {
-            return Ok(Room { evicted: Evicted::default(), excess_bytes: plan.excess_bytes(policy) });
+            return Ok(Room { excess_bytes: plan.excess_bytes(policy), ..Room::default() });
         }
         // Asking the farm may mean reading a long queue, so it is asked only when something would go.
         plan = self.store.plan_eviction(policy, self.ties.needed().await).await?;
-        let mut unheard = BTreeSet::new();
+        let excess_bytes = plan.excess_bytes(policy);
+        let beyond = plan.cut_to(at_once);
+        let (mut told, mut unheard) = (BTreeSet::new(), BTreeSet::new());
         for key in plan.build_keys().collect::<Vec<_>>() {
-            if self.part(key).await == Heard::No {
+            // While nobody hears of one, nobody hears of the next either.
+            if unheard.is_empty() && self.part(key).await == Heard::Yes {
+                told.insert(key);
+            } else {
                 unheard.insert(key);
             }
         }
         plan.spare(&unheard);
-        let excess_bytes = plan.excess_bytes(policy);
         let needed = self.ties.needed().await;
         let mut evicted = self.store.evict(plan, needed).await?;
+        for key in evicted.spared.iter().filter(|key| told.contains(key)) {
+            self.take_back(*key).await?;
+        }
+        let unheard_count = unheard.len() as u64;
         evicted.spared.extend(unheard);
         for key in &evicted.spared {
             // A closed network means that the node is ending.
             let _closed = self.network.provide(*key).await;
         }
-        Ok(Room { evicted, excess_bytes })
+        Ok(Room { evicted, excess_bytes, unheard: unheard_count, beyond })
+    }
+
+    /// Tells the farm that a build has stayed although it was to go.
+    async fn take_back(&self, key: BuildKey) -> Result<(), StoreError> {
+        if let Some(build) = self.store.builds().await?.into_iter().find(|build| build.build_key == key)
+            && self.ties.hold(key, build.manifest).await == Heard::No
+        {
+            tracing::info!(key = %key.short(), "the farm does not know that a build has stayed; the DHT does");
+        }
+        Ok(())
     }
 
     /// Withdraws the provider record and tells the farm.
@@ -291,6 +316,9 @@ mod tests {
         needed: Needed,
         commands: Mutex<mpsc::Receiver<Command>>,
         told: Mutex<Vec<BuildKey>>,
+        held: Mutex<Vec<BuildKey>>,
+        /// What its owner pins in the moment in which the farm is told.
+        pinned_then: Mutex<Option<Digest>>,
     }
 
     impl Farm {
@@ -317,16 +345,32 @@ mod tests {
                 assert_eq!(self.records(), [("withdraw", key)], "the record is withdrawn before the farm hears");
                 assert!(self.store.judged(key).await.unwrap().is_some(), "nothing is gone before the farm has heard");
                 self.told.lock().unwrap().push(key);
+                let pinned = self.pinned_then.lock().unwrap().take();
+                if let Some(digest) = pinned {
+                    self.store.pin(digest).await.unwrap();
+                }
                 self.heard
             }
             .boxed()
+        }
+
+        fn hold(&self, key: BuildKey, _: ManifestId) -> BoxFuture<'_, Heard> {
+            self.held.lock().unwrap().push(key);
+            std::future::ready(self.heard).boxed()
         }
     }
 
     fn upkeep(heard: Heard, needed: Needed, store: Store) -> (Upkeep, Arc<Farm>) {
         let (network, commands, _changes) = Network::channel(PeerKey::from_bytes([1; 32]));
-        let (commands, told) = (Mutex::new(commands), Mutex::default());
-        let farm = Arc::new(Farm { store: store.clone(), heard, needed, commands, told });
+        let farm = Arc::new(Farm {
+            store: store.clone(),
+            heard,
+            needed,
+            commands: Mutex::new(commands),
+            told: Mutex::default(),
+            held: Mutex::default(),
+            pinned_then: Mutex::default(),
+        });
         let ties = farm.clone();
         (Upkeep { store, network, ties, chance: Chance::seeded(1), max_bytes: 1_000 }, farm)
     }
@@ -345,7 +389,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let (second, queued) = kept(&store, 2).await;
         let (upkeep, farm) = upkeep(Heard::Yes, Needed::tree(queued), store.clone());
-        let room = upkeep.make_room(EVERYTHING, Sweep::NotYet).await.unwrap();
+        let room = upkeep.make_room(EVERYTHING, Sweep::NotYet, usize::MAX).await.unwrap();
         assert_eq!(*farm.told.lock().unwrap(), [first]);
         assert!(room.excess_bytes >= 400, "what the queue needs had to stay");
         assert!(store.judged(first).await.unwrap().is_none());
@@ -359,10 +403,38 @@ mod tests {
         let (key, manifest) = kept(&store, 1).await;
         let unjudged = artifact(&store, blob(2, 400)).await.id();
         let (upkeep, farm) = upkeep(Heard::No, Needed::default(), store.clone());
-        let room = upkeep.make_room(EVERYTHING, Sweep::NotYet).await.unwrap();
+        let room = upkeep.make_room(EVERYTHING, Sweep::NotYet, usize::MAX).await.unwrap();
         assert_eq!((room.evicted.manifests, room.evicted.spared), (vec![unjudged], vec![key]));
         assert!(store.has_artifact(manifest).await.unwrap() && store.judged(key).await.unwrap().is_some());
         assert_eq!(farm.records(), [("provide", key)], "it is found again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_farm_hears_of_what_has_stayed_although_it_was_to_go() {
+        let store = Store::in_memory();
+        let (key, manifest) = kept(&store, 1).await;
+        let (upkeep, farm) = upkeep(Heard::Yes, Needed::default(), store.clone());
+        *farm.pinned_then.lock().unwrap() = Some(manifest.0);
+        let room = upkeep.make_room(EVERYTHING, Sweep::NotYet, usize::MAX).await.unwrap();
+        assert_eq!((room.evicted.spared, room.unheard), (vec![key], 0));
+        assert_eq!((&*farm.told.lock().unwrap(), &*farm.held.lock().unwrap()), (&vec![key], &vec![key]));
+        assert_eq!(farm.records(), [("provide", key)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_made_by_pieces_and_nobody_is_asked_twice_while_nobody_hears() {
+        let store = Store::in_memory();
+        for nr in 1..=5 {
+            kept(&store, nr).await;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let (one, _) = upkeep(Heard::Yes, Needed::default(), store.clone());
+        let room = one.make_room(EVERYTHING, Sweep::NotYet, 2).await.unwrap();
+        assert_eq!((room.evicted.manifests.len(), room.beyond), (2, 3));
+        let (alone, farm) = upkeep(Heard::No, Needed::default(), store.clone());
+        let room = alone.make_room(EVERYTHING, Sweep::NotYet, 2).await.unwrap();
+        assert_eq!((room.evicted.manifests.len(), room.unheard, farm.told.lock().unwrap().len()), (0, 2, 1));
+        assert_eq!(store.builds().await.unwrap().len(), 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 //! - [`find`]: is it built already? [`deliver`]: its files into a folder
 //! - [`order`]: submit, watch, cancel, read the log
 //! - [`get`]: all of it in order
+//! - [`owner`]: the owner of a home speaks to the daemon that runs in it
 //!
 //! A requester promises its user that nothing is delivered whose verdict does not lead to the farm's key and whose bytes do
 //! not have the digests that the verdict names. It never builds and never keeps a queue.
@@ -15,5 +16,6 @@ pub mod get;
 pub mod lan;
 pub mod member;
 pub mod order;
+pub mod owner;
 pub mod session;
 pub mod wish;

@@ -18,7 +18,7 @@ use protocol::farm::command::{Command, Possession, Reply, Submitted, Witnesses};
 use protocol::farm::explain::{Presence, RequestView, Sighting};
 use protocol::farm::holding::Finished;
 use protocol::farm::{Farm, Resolved};
-use protocol::id::{BuildKey, FarmId, LeaseId, PeerKey, RequestId};
+use protocol::id::{BuildKey, FarmId, LeaseId, ManifestId, PeerKey, RequestId};
 use protocol::platform::Capability;
 use protocol::progress::Pulse;
 use protocol::report::{Outcome, Report};
@@ -85,6 +85,7 @@ impl Door {
                 Answer::Done
             }
             Control::Evicted { build_key } => self.command(Command::Lost { build_key, holder: caller.peer }).await,
+            Control::Holding { build_key, manifest } => self.holding(caller, build_key, manifest).await,
             Control::Hello(_) | Control::Charter | Control::Ticket | Control::ReadLog { .. } => return None,
         })
     }
@@ -97,7 +98,7 @@ impl Door {
             }
             Park::Watch { request, mark, wait } => self.watch(request, mark, wait).await,
             Park::FollowLog { request, from, wait } => self.log(request, from, bounded(wait)).await,
-            Park::FollowLease { .. } => return None,
+            Park::FollowLease { .. } | Park::Owner(_) => return None,
         })
     }
 
@@ -345,6 +346,16 @@ impl Door {
             self.pulls.keep_log(log, reporter);
         }
         answer
+    }
+
+    /// Believes volunteers that are here, and nobody else, that they hold what the farm answers for: one that does not is found
+    /// out by whoever fetches from it.
+    async fn holding(&self, caller: Caller, build_key: BuildKey, manifest: ManifestId) -> Answer {
+        let is_here = self.seen.borrow().iter().any(|sighting| sighting.volunteer == caller.peer);
+        if !is_here && caller.peer != self.network.local() {
+            return Answer::Refused(Refusal::NotAllowed);
+        }
+        self.command(Command::Held { build_key, manifest, holder: caller.peer }).await
     }
 
     /// Whether another volunteer that could attempt the job of a lease is here.

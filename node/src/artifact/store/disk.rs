@@ -29,6 +29,9 @@ const ONE_BY_ONE: usize = 16;
 /// Blobs of this size are written out at once; smaller ones gain from being written out together.
 const WRITE_OUT_BYTES: usize = 256 << 10;
 
+/// How often a folder is made that goes again before a blob is in it, because the last other blob in it goes.
+const FOLDER_TRIES: u32 = 8;
+
 /// Damaged blobs that are kept for whoever looks into the damage; the oldest make room.
 pub(super) const QUARANTINED: usize = 64;
 
@@ -118,29 +121,34 @@ impl Disk {
         changed.insert(inner.to_owned());
         let Place::Aside(nr) = staged.place else { return Ok(()) };
         let aside = self.aside(&staged.digest, nr);
-        match fs::rename(&aside, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && aside.exists() => {
-                fs::create_dir_all(inner)?;
-                if let Some(outer) = inner.parent() {
-                    changed.insert(outer.to_owned());
+        for _ in 0..FOLDER_TRIES {
+            match fs::rename(&aside, &path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && aside.exists() => {
+                    fs::create_dir_all(inner)?;
+                    if let Some(outer) = inner.parent() {
+                        changed.insert(outer.to_owned());
+                    }
+                    changed.insert(self.root.clone());
                 }
-                changed.insert(self.root.clone());
-                fs::rename(&aside, &path)
+                renamed => return renamed,
             }
-            renamed => renamed,
         }
+        fs::rename(&aside, &path)
     }
 
-    /// One round: waits until all of `paths` are on the disk.
+    /// One round: waits until all of `paths` are on the disk. A folder that is gone was emptied meanwhile.
     fn sync(&self, paths: &[PathBuf]) -> io::Result<()> {
+        let sync_one = |path: &PathBuf| match absent_as_none(File::open(path))? {
+            Some(file) => file.sync_all(),
+            None => Ok(()),
+        };
         self.sync_rounds.fetch_add(1, Ordering::Relaxed);
         match paths {
             [] => Ok(()),
-            [path] => File::open(path)?.sync_all(),
+            [path] => sync_one(path),
             paths if paths.len() > ONE_BY_ONE => Ok(rustix::fs::syncfs(&self.root_folder)?),
             paths => std::thread::scope(|scope| {
-                let syncs: Vec<_> =
-                    paths.iter().map(|path| scope.spawn(move || File::open(path)?.sync_all())).collect();
+                let syncs: Vec<_> = paths.iter().map(|path| scope.spawn(move || sync_one(path))).collect();
                 syncs.into_iter().try_for_each(|sync| match sync.join() {
                     Ok(synced) => synced,
                     Err(panic) => std::panic::resume_unwind(panic),
@@ -266,7 +274,13 @@ impl Shelf for Disk {
     fn remove(&self, digest: &Digest) -> io::Result<u64> {
         let path = self.path(digest);
         let Some(metadata) = absent_as_none(fs::metadata(&path))? else { return Ok(0) };
-        absent_as_none(fs::remove_file(path))?;
+        absent_as_none(fs::remove_file(&path))?;
+        // Its two folders go with the last blob in them; else a store that lives long is 65,536 empty ones.
+        for folder in path.ancestors().skip(1).take(2) {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
         Ok(metadata.len())
     }
 
@@ -274,7 +288,7 @@ impl Shelf for Disk {
         let mut listed = Vec::new();
         for outer in folders_of_two_digits(&self.root)? {
             for inner in folders_of_two_digits(&outer)? {
-                for entry in fs::read_dir(inner)? {
+                for entry in absent_as_none(fs::read_dir(inner))?.into_iter().flatten() {
                     let entry = entry?;
                     let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
                     let Some(metadata) = absent_as_none(entry.metadata())? else { continue };
@@ -342,7 +356,7 @@ fn absent_as_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 fn folders_of_two_digits(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in absent_as_none(fs::read_dir(folder))?.into_iter().flatten() {
         let entry = entry?;
         if entry.file_name().len() == 2 && entry.file_type()?.is_dir() {
             found.push(entry.path());
