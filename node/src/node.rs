@@ -112,6 +112,11 @@ pub enum StartError {
     Volunteer(#[from] StaffError),
 }
 
+/// The farm's log failed while the daemon served.
+#[derive(Debug, thiserror::Error)]
+#[error("the farm's log failed: {0}")]
+pub struct LogFailed(String);
+
 /// A daemon that serves.
 #[derive(Debug)]
 pub struct Node {
@@ -263,9 +268,24 @@ impl Node {
     }
 
     /// Serves until `stop` is cancelled, then ends in order.
-    pub async fn run(self, stop: CancellationToken) {
-        stop.cancelled().await;
+    ///
+    /// # Errors
+    ///
+    /// [`LogFailed`] when the farm's log could not be written any more: a coordinator that can promise nothing ends, and says so.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), LogFailed> {
+        let failure = async {
+            match &self.coordinated {
+                Some(coordinated) => LogFailed(coordinated.replica.failure().await),
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            failed = failure => Err(failed),
+        };
         self.end().await;
+        ended
     }
 
     /// Ends in order, within a bound.

@@ -14,7 +14,7 @@ use node::following::LearnError;
 use node::founding::MembershipError;
 use node::home::HomeError;
 use node::network::{CallError, StartError as NetworkError};
-use node::node::StartError;
+use node::node::{LogFailed, StartError};
 use node::opening::OpenError;
 use node::source::FetchError;
 use node::source::git::ResolveError;
@@ -256,6 +256,16 @@ pub(super) fn of_transfer(error: &TransferError) -> Failure {
     }
 }
 
+/// The farm's log failed under a coordinator that served.
+pub(super) fn of_log(failed: &LogFailed) -> Failure {
+    failure(
+        Exit::Infrastructure,
+        failed.to_string(),
+        "look after the disk and start it again with the same command: what was acknowledged is in the log",
+    )
+}
+
+/// A daemon did not start.
 pub(super) fn of_start(error: StartError) -> Failure {
     match error {
         StartError::Home(error)

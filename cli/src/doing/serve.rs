@@ -20,7 +20,7 @@ pub(super) async fn run(place: &Place, role: Role, args: DaemonArgs) -> Result<E
         () = place.stop.cancelled() => return Ok(Exit::Interrupted),
     };
     verb::serve::show(&place.output, role, node.network().local(), &node.ticket())?;
-    node.run(place.stop.clone()).await;
+    node.run(place.stop.clone()).await.map_err(|failed| failure::of_log(&failed))?;
     Ok(Exit::Done)
 }
 

@@ -288,6 +288,21 @@ impl<L: Law> Replica<L> {
         self.inner.repair.as_ref()
     }
 
+    /// Waits until the replica has stopped by itself, and says why: its disk failed, and only opening it afresh tells what is
+    /// on it. Never returns for one that is closed.
+    pub async fn failure(&self) -> String {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            match &metrics.borrow_and_update().running_state {
+                Ok(()) | Err(Fatal::Stopped) => {}
+                Err(error) => return error.to_string(),
+            }
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Stops. Proposals that were not answered yet end with [`ProposeError::Stopped`]. The folder is free
     /// when this returns; in a larger group, as soon as calls to other coordinators have ended too.
     pub async fn close(&self) -> Result<(), OpenError> {

@@ -31,6 +31,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -159,12 +160,18 @@ struct Inner {
 struct Shared {
     index: Mutex<Index>,
     syncs: Arc<Syncs>,
+    /// Set when the last handle goes: a writer that waits for space gives up.
+    closing: AtomicBool,
 }
 
 impl Shared {
     /// Held for memory operations only, never while waiting for a disk.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 }
 
@@ -180,7 +187,7 @@ impl Wal {
 
         let index = std::mem::take(&mut recovery.index);
         let frontier = index.frontier().clone();
-        let shared = Arc::new(Shared { index: Mutex::new(index), syncs });
+        let shared = Arc::new(Shared { index: Mutex::new(index), syncs, closing: AtomicBool::new(false) });
         let (operations, queue) = mpsc::channel(QUEUE_OPERATIONS_MAX);
         let writer = Writer::new(folder.to_owned(), config.segment_bytes, shared.clone(), queue, recovery, frontier);
         let writer = thread::Builder::new()
@@ -360,6 +367,7 @@ impl Wal {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
         self.operations = None;
         if let Some(writer) = self.writer.take()
             && writer.thread().id() != thread::current().id()

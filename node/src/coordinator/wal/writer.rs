@@ -1,6 +1,7 @@
 //! The one thread that writes the log: takes everything queued, writes it, syncs once, answers all.
 //!
-//! After the first failed write or sync nothing is written any more and every caller is told: what a
+//! A full disk is waited for: the same bytes are written to the same place until they fit and are synced, and nobody is
+//! answered before. After any other failed write or sync nothing is written any more and every caller is told: what a
 //! disk holds after a failed sync cannot be known, so the log must be opened afresh.
 
 use std::collections::VecDeque;
@@ -8,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -26,6 +29,8 @@ const BATCH_OPERATIONS_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// A segment that holds this part of what it may is closed when the log is purged, so that the next purge can delete it.
 const CLOSED_AT_PURGE_PART: u64 = 16;
+/// How often a full disk is tried again.
+const FULL_AGAIN: Duration = Duration::from_millis(250);
 /// More than the bytes of a record around its payload.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
@@ -99,7 +104,9 @@ impl Writer {
                 Operation::Vote { vote, done } => {
                     self.write(std::mem::take(&mut log));
                     let result = self.healthy().and_then(|()| {
-                        vote::write(&self.folder, &vote, &self.shared.syncs).map_err(|error| self.fail(error))
+                        let written =
+                            when_it_fits(&self.shared, || vote::write(&self.folder, &vote, &self.shared.syncs));
+                        written.map_err(|error| self.fail(error))
                     });
                     done(result);
                 }
@@ -151,7 +158,7 @@ impl Writer {
             record.encode(self.segment.salt(), self.batch, place, &mut bytes);
             spans.push((self.segment.length() + start as u64, bytes.len() - start));
         }
-        self.segment.append(&bytes, &self.shared.syncs)?;
+        when_it_fits(&self.shared, || self.segment.append(&bytes, &self.shared.syncs))?;
 
         for record in &records {
             self.follow(record);
@@ -199,7 +206,9 @@ impl Writer {
     fn roll(&mut self) -> io::Result<()> {
         self.batch += 1;
         let sequence = self.segment.sequence() + 1;
-        let next = Segment::create(&self.folder, sequence, self.batch, self.frontier.clone(), &self.shared.syncs)?;
+        let next = when_it_fits(&self.shared, || {
+            Segment::create(&self.folder, sequence, self.batch, self.frontier.clone(), &self.shared.syncs)
+        })?;
         let sealed = std::mem::replace(&mut self.segment, next);
         self.sealed.push_back(Sealed { sequence: sealed.sequence(), highest: self.highest.take() });
         Ok(())
@@ -229,6 +238,32 @@ impl Writer {
         self.failed = Some((error.kind(), error.to_string()));
         error
     }
+}
+
+/// Writes and syncs, again and again while the disk is full and nobody closes the log. Each try writes all of it anew, so what
+/// an earlier one left in a cache does not matter.
+fn when_it_fits<T>(shared: &Shared, mut write: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut is_told = false;
+    loop {
+        match write() {
+            Err(error) if is_full(&error) && !shared.is_closing() => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::error!(%error, "the log waits for space: nothing is acknowledged until there is some");
+                }
+                thread::sleep(FULL_AGAIN);
+            }
+            written => {
+                if is_told && written.is_ok() {
+                    tracing::info!("the log has space again");
+                }
+                return written;
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Operation {
