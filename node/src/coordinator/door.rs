@@ -351,7 +351,7 @@ impl Door {
     /// Believes volunteers that are here, and nobody else, that they hold what the farm answers for: one that does not is found
     /// out by whoever fetches from it.
     async fn holding(&self, caller: Caller, build_key: BuildKey, manifest: ManifestId) -> Answer {
-        let is_here = self.seen.borrow().iter().any(|sighting| sighting.volunteer == caller.peer);
+        let is_here = self.seen.borrow().sightings.iter().any(|sighting| sighting.volunteer == caller.peer);
         if !is_here && caller.peer != self.network.local() {
             return Answer::Refused(Refusal::NotAllowed);
         }

@@ -57,15 +57,18 @@ struct State {
     power: Power,
 }
 
+/// Where an answer goes, if anybody waits for it.
+type Asking = Option<oneshot::Sender<Result<Reply, Rejection>>>;
+
 #[derive(Debug)]
 struct Waiting {
     command: Command,
-    answer: Option<oneshot::Sender<Result<Reply, Rejection>>>,
+    answer: Asking,
 }
 
 #[derive(Debug)]
 struct Batch {
-    written: Vec<(Entry, Option<oneshot::Sender<Result<Reply, Rejection>>>)>,
+    written: Vec<(Entry, Asking)>,
     stretch: Stretch,
 }
 

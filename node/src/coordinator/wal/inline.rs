@@ -9,7 +9,7 @@ use super::writer::{Operation, Writer};
 use super::{Entry, Recovered, Shared, WalConfig, WalError, recover};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// An open log that is written by whoever calls.
@@ -49,7 +49,7 @@ impl Inline {
         let recovered = Recovered { entries: recovery.index.range(), vote: None, repair: recovery.repair.take() };
         let index: Index = std::mem::take(&mut recovery.index);
         let frontier = index.frontier().clone();
-        let shared = Arc::new(Shared { index: Mutex::new(index), syncs });
+        let shared = Arc::new(Shared::new(index, syncs));
         // The writer is never run, so nobody needs its queue.
         let (_, queue) = mpsc::channel(1);
         let writer = Writer::new(folder.to_owned(), config.segment_bytes, shared.clone(), queue, recovery, frontier);

@@ -165,6 +165,10 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(index: Index, syncs: Arc<Syncs>) -> Self {
+        Self { index: Mutex::new(index), syncs, closing: AtomicBool::new(false) }
+    }
+
     /// Held for memory operations only, never while waiting for a disk.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
@@ -187,7 +191,7 @@ impl Wal {
 
         let index = std::mem::take(&mut recovery.index);
         let frontier = index.frontier().clone();
-        let shared = Arc::new(Shared { index: Mutex::new(index), syncs, closing: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::new(index, syncs));
         let (operations, queue) = mpsc::channel(QUEUE_OPERATIONS_MAX);
         let writer = Writer::new(folder.to_owned(), config.segment_bytes, shared.clone(), queue, recovery, frontier);
         let writer = thread::Builder::new()
