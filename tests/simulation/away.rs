@@ -1,10 +1,10 @@
 //! A volunteer that loses its coordinator for a day in the middle of a build: it finishes, keeps what it made, reports when it
 //! is heard again, and is believed. Nobody else could have built it meanwhile, and it is not built a second time.
 
+use crate::flaw::Flaw;
+use crate::log::Telling;
 use crate::net::{Exit, Weather};
-use crate::workload::Person;
-use crate::world::{Flaw, World};
-use node::chance::Chance;
+use crate::world::World;
 use node::client::get::Patience;
 use node::client::wish::Wish;
 use protocol::request::{Conditions, Demand, Priority};
@@ -39,21 +39,21 @@ fn a_day_without_a_coordinator_costs_no_build() {
 fn away(seed: u64, absence: Absence) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(seed, Flaw::None);
+        let mut world = World::new(seed, Flaw::None, Telling::Everything);
         world.allow_one_slot(0);
         world.net.set_weather(Weather::CALM);
         world.start_coordinator().await;
         world.start_volunteer(0).await;
         world.start_requester(0);
         let asking = tokio::spawn(ask(&world));
-        until("the volunteer builds", SOON, || said(&world, "v0 begins")).await;
+        until("the volunteer builds", SOON, || said(&world, "begins")).await;
 
         match absence {
             Absence::Wall => world.net.wall(world.coordinator.key(), world.volunteers[0].key()),
-            Absence::Down => world.crash_coordinator(Exit::Silent),
+            Absence::Down => world.crash_coordinator(Exit::Silent).await,
         }
         sleep(DAY).await;
-        assert!(said(&world, "v0 has built"), "seed {seed}: {absence:?} stopped the build");
+        assert!(said(&world, "has built"), "seed {seed}: {absence:?} stopped the build");
         assert_eq!(world.checks.finished(), [], "seed {seed}");
 
         match absence {
@@ -61,13 +61,13 @@ fn away(seed: u64, absence: Absence) {
             Absence::Down => world.start_coordinator().await,
         }
         until("the verdict", SOON, || {
-            world.compare();
+            world.look();
             world.checks.finished().len() == 1
         })
         .await;
         asking.await.unwrap();
         let lines = world.log.lines();
-        let begun = lines.iter().filter(|line| line.contains("v0 begins")).count();
+        let begun = lines.iter().filter(|line| line.contains("begins")).count();
         assert_eq!(begun, 1, "seed {seed}: it was built again\n{}", lines.join("\n"));
         assert_eq!(world.checks.broken(), Vec::<String>::new(), "seed {seed}");
     });
@@ -75,15 +75,7 @@ fn away(seed: u64, absence: Absence) {
 
 /// Somebody asks, and does not wait for the end.
 fn ask(world: &World) -> impl Future<Output = ()> + use<> {
-    let (session, uploads, _) = world.requesters[0].session().unwrap();
-    let person = Person {
-        name: "r0".to_owned(),
-        session,
-        uploads,
-        chance: Chance::seeded(world.chance.number()),
-        checks: world.checks.clone(),
-        log: world.log.clone(),
-    };
+    let (person, _) = world.person(0).unwrap();
     let wish = Wish {
         recipe: node::catalogue::by_name("hello").unwrap().clone(),
         options: vec![("greeting".to_owned(), "one".to_owned())],

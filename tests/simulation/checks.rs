@@ -362,12 +362,14 @@ impl Checks {
                 format!("{request} was acknowledged, and the farm does not know it")
             })
             .collect();
-        for request in state.ended.keys().chain(&state.cancelled) {
-            let open = state.shadow.view(*request, &[]).is_some_and(|view| view.ended_at.is_none());
-            if open {
-                let request = self.log.say(|say| say.request(*request));
-                found.push(format!("{request} had ended, and waits again"));
-            }
+        let open = |request: &RequestId| state.shadow.view(*request, &[]).is_some_and(|view| view.ended_at.is_none());
+        for request in state.ended.keys().filter(|request| open(request)) {
+            let request = self.log.say(|say| say.request(*request));
+            found.push(format!("{request} had ended, and waits again"));
+        }
+        for request in state.cancelled.iter().filter(|request| open(request)) {
+            let request = self.log.say(|say| say.request(*request));
+            found.push(format!("{request} was cancelled, and still waits"));
         }
         drop(state);
         found.into_iter().for_each(|what| self.breach(what));

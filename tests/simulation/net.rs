@@ -179,7 +179,9 @@ impl Call for Control {
             Self::Submit { request, .. } => names.request(RequestId(request.id())),
             Self::Find(key) | Self::Missing { build_key: key } | Self::Evicted { build_key: key } => names.key(*key),
             Self::Refuse { lease, .. } | Self::HandBack { lease } => names.lease(*lease),
-            Self::Heartbeat { leases } => tell::leases(names, leases),
+            Self::Heartbeat { pulses } => {
+                tell::leases(names, &pulses.iter().map(|pulse| pulse.lease).collect::<Vec<_>>())
+            }
             Self::Report(report) => {
                 report.payload_unchecked::<Report>().map(|report| names.lease(report.lease)).unwrap_or_default()
             }

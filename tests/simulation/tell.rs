@@ -74,6 +74,8 @@ fn expired(names: &mut Names, expiry: Expiry) -> String {
     match expiry {
         Expiry::Undelivered(lease) => format!("{} was never taken up", names.lease(lease)),
         Expiry::VolunteerLost(lease) => format!("the volunteer of {} is silent", names.lease(lease)),
+        Expiry::Stuck(lease) => format!("nothing moves on {}", names.lease(lease)),
+        Expiry::Overdue(lease) => format!("{} has taken as long as it may", names.lease(lease)),
         Expiry::Request(request) => format!("{} is over its time", names.request(request)),
         Expiry::Source(job) => format!("the source of {} did not come", names.job(job)),
         Expiry::Confirmation(job) => format!("nobody confirmed the error of {}", names.job(job)),

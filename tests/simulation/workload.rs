@@ -87,7 +87,7 @@ pub(crate) fn any_wish(chance: &Chance) -> Wish {
         },
         conditions: Conditions::Usual,
         priority: [Priority::Urgent, Priority::Normal, Priority::Batch][pick(3) as usize],
-        expires: Some(Span::from_secs(600 + 60 * pick(10))),
+        expires: Some(Span::from_secs(300 + 30 * pick(10))),
     }
 }
 
