@@ -2,7 +2,7 @@
 //!
 //! A lease is *offered* until the first heartbeat that lists it, then *held* as long as its volunteer is heard, its attempt
 //! moves, and it takes no longer than it may. The leader feeds in what it hears and asks [`Liveness::due`]; what comes back
-//! it proposes. All times are of one monotonic clock of the leader, in whatever epoch it likes.
+//! it proposes. All times are of the leader's clock that its stamps are of.
 //!
 //! An attempt that does not move is the volunteer's to end first, because it sees best: only when it should have done so
 //! and has not, its lease ends as *stuck*. Whoever lies about progress is left with the time that the lease has in all.
