@@ -177,7 +177,10 @@ impl Call for Control {
     fn about(&self, names: &mut Names) -> String {
         match self {
             Self::Submit { request, .. } => names.request(RequestId(request.id())),
-            Self::Find(key) | Self::Missing { build_key: key } | Self::Evicted { build_key: key } => names.key(*key),
+            Self::Find(key)
+            | Self::Missing { build_key: key }
+            | Self::Evicted { build_key: key }
+            | Self::Holding { build_key: key, .. } => names.key(*key),
             Self::Refuse { lease, .. } | Self::HandBack { lease } => names.lease(*lease),
             Self::Heartbeat { pulses } => {
                 tell::leases(names, &pulses.iter().map(|pulse| pulse.lease).collect::<Vec<_>>())
@@ -216,6 +219,7 @@ impl Call for Park {
             Self::Claim { leases, .. } => format!("beside {}", tell::leases(names, leases)),
             Self::Watch { request, .. } | Self::FollowLog { request, .. } => names.request(*request),
             Self::FollowLease { lease, .. } => names.lease(*lease),
+            Self::Owner(_) => String::new(),
         }
     }
 

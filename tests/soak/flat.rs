@@ -1,8 +1,9 @@
 //! What flat means: the median of the last quarter of a run against that of its second quarter.
 //!
 //! In the first quarter a farm fills: stores reach what their owners allow, caches get warm. From then on nothing may grow but
-//! what the farm is to remember: each finished request, for as long as it could be sent once more, a week. That is counted by
-//! the build ([`What::bytes_a_build`]). Beside it each measure has room for its own unrest ([`What::unrest`]).
+//! what is to be remembered: each finished request by the coordinator, for as long as it could be sent once more, a week; who
+//! provides a build by everybody, for three hours. That is counted by the build ([`What::bytes_a_build`]). Beside it each
+//! measure has room for its own unrest ([`What::unrest`]).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -77,9 +78,10 @@ impl What {
             // Threads that wait for a disk stay for some seconds.
             Self::Threads => 16,
             Self::Files => 100,
+            // It grows by half a megabyte at a time, and fills what it has before it uses any of it again.
             Self::Database => 1 << 20,
-            // A snapshot is due, and what lies before it is given up, when a segment or a state's worth has come together.
-            Self::Log => 2 << 20,
+            // What lies before a snapshot is given up with the next one, and a snapshot is due by the megabyte.
+            Self::Log => 3 << 20,
             Self::Store => 1 << 20,
         }
     }

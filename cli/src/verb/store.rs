@@ -163,6 +163,7 @@ fn shape(damage: &Damage, place: &Place) -> PlaceShape {
 pub(crate) fn pruned(output: &Output, pruned: Pruned) -> Result<Exit, Failure> {
     let Pruned { artifacts, freed_bytes, unheard, .. } = pruned;
     let removed = match artifacts {
+        0 => "nothing".to_owned(),
         1 => "one artifact".to_owned(),
         count => format!("{count} artifacts"),
     };

@@ -33,6 +33,8 @@ pub struct Policy {
     pub unjudged_for: Duration,
     /// How long a blob that belongs to nothing is kept after it was put or last asked about.
     pub loose_for: Duration,
+    /// The same while the store is too large: logs of builds that fail must not fill it.
+    pub loose_when_full_for: Duration,
 }
 
 /// What must go.
@@ -136,19 +138,20 @@ impl Store {
             let now = inner.now();
             let listed = inner.listed()?;
             let stored_bytes: u64 = listed.iter().map(|blob| blob.len).sum();
+            let is_full = stored_bytes > policy.max_bytes;
+            let loose_for = if is_full { policy.loose_when_full_for } else { policy.loose_for };
             let mut plan = Plan {
                 artifacts: Vec::new(),
                 stored_bytes,
                 remaining_bytes: stored_bytes,
                 made_at: now,
-                loose_before: now - policy.loose_for,
+                loose_before: now - loose_for,
             };
             let builds = inner.index.builds()?;
             let judged: BTreeSet<ManifestId> = builds.iter().map(|(_, build)| build.manifest).collect();
             let mut candidates = inner.index.artifacts()?;
             let unjudged_before = now - policy.unjudged_for;
             let is_stale = |id: &ManifestId, last_used| last_used < unjudged_before && !judged.contains(id);
-            let is_full = stored_bytes > policy.max_bytes;
             if !is_full && !candidates.iter().any(|(id, record)| is_stale(id, record.last_used)) {
                 return Ok(plan);
             }

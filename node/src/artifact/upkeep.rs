@@ -48,6 +48,8 @@ const PROVIDERS_WITHIN: Duration = Duration::from_secs(10);
 const PROVIDERS_ASKED: usize = 8;
 /// How long whatever no verdict stands behind is kept.
 const UNJUDGED_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// How long blobs that belong to nothing are spared while the store is too large; no upload lies still for so long.
+const LOOSE_WHEN_FULL_FOR: Duration = Duration::from_secs(3_600);
 /// How long an artifact is spared by size after its last use.
 const IDLE_FOR: Duration = Duration::from_secs(10);
 
@@ -57,7 +59,8 @@ pub const EVERYTHING: Policy = Policy {
     down_to_bytes: 0,
     idle_for: Duration::ZERO,
     unjudged_for: UNJUDGED_FOR,
-    loose_for: Duration::from_secs(3_600),
+    loose_for: LOOSE_WHEN_FULL_FOR,
+    loose_when_full_for: LOOSE_WHEN_FULL_FOR,
 };
 
 /// The policy of a daemon whose store may have `max_bytes`: room is made down to seven eighths.
@@ -69,6 +72,7 @@ pub const fn policy(max_bytes: u64) -> Policy {
         idle_for: IDLE_FOR,
         unjudged_for: UNJUDGED_FOR,
         loose_for: UNJUDGED_FOR,
+        loose_when_full_for: LOOSE_WHEN_FULL_FOR,
     }
 }
 
@@ -195,26 +199,26 @@ impl Upkeep {
         plan = self.store.plan_eviction(policy, self.ties.needed().await).await?;
         let excess_bytes = plan.excess_bytes(policy);
         let beyond = plan.cut_to(at_once);
-        let (mut told, mut unheard) = (BTreeSet::new(), BTreeSet::new());
+        let (mut parted, mut unheard) = (BTreeSet::new(), BTreeSet::new());
         for key in plan.build_keys().collect::<Vec<_>>() {
             // While nobody hears of one, nobody hears of the next either.
-            if unheard.is_empty() && self.part(key).await == Heard::Yes {
-                told.insert(key);
-            } else {
+            let is_heard = unheard.is_empty() && {
+                parted.insert(key);
+                self.part(key).await == Heard::Yes
+            };
+            if !is_heard {
                 unheard.insert(key);
             }
         }
         plan.spare(&unheard);
         let needed = self.ties.needed().await;
         let mut evicted = self.store.evict(plan, needed).await?;
-        for key in evicted.spared.iter().filter(|key| told.contains(key)) {
-            self.take_back(*key).await?;
-        }
         let unheard_count = unheard.len() as u64;
         evicted.spared.extend(unheard);
-        for key in &evicted.spared {
+        for key in evicted.spared.iter().filter(|key| parted.contains(key)) {
             // A closed network means that the node is ending.
             let _closed = self.network.provide(*key).await;
+            self.take_back(*key).await?;
         }
         Ok(Room { evicted, excess_bytes, unheard: unheard_count, beyond })
     }

@@ -22,6 +22,7 @@ const POLICY: Policy = Policy {
     idle_for: Duration::ZERO,
     unjudged_for: Duration::from_secs(86_400),
     loose_for: Duration::from_secs(3_600),
+    loose_when_full_for: Duration::from_secs(3_600),
 };
 
 /// A home on a disk, whose store can be opened again and again.
@@ -478,6 +479,40 @@ async fn loose_blobs_go_when_nobody_has_asked_for_a_while() {
         assert!(store.has_artifact(kept.id()).await.unwrap());
     })
     .await;
+}
+
+#[tokio::test]
+async fn loose_blobs_go_sooner_while_the_store_is_too_large() {
+    on_both(async |store| {
+        store.put(vec![blob(1, 10)]).await.unwrap();
+        let kept = artifact(&store, blob(3, 10)).await;
+        a_later_moment(&store).await;
+        let full = Policy { max_bytes: 1, down_to_bytes: u64::MAX, loose_when_full_for: Duration::ZERO, ..POLICY };
+        let plan = store.plan_eviction(full, Needed::default()).await.unwrap();
+        assert_eq!(store.evict(plan, Needed::default()).await.unwrap().freed_bytes, 10);
+        assert!(store.has_artifact(kept.id()).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn folders_go_with_the_last_blob_in_them_and_come_again() {
+    let home = Home::new();
+    let store = home.open().await;
+    let folders = || {
+        let names = std::fs::read_dir(home.store_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.len() == 2).count()
+    };
+    let blobs: Vec<_> = (0..20).map(|seed| blob(seed, 10)).collect();
+    for _ in 0..2 {
+        let digests = store.put(blobs.clone()).await.unwrap();
+        assert!(folders() > 1);
+        a_later_moment(&store).await;
+        let all = Policy { max_bytes: u64::MAX, loose_for: Duration::ZERO, ..POLICY };
+        let plan = store.plan_eviction(all, Needed::default()).await.unwrap();
+        assert_eq!(store.evict(plan, Needed::default()).await.unwrap().freed_bytes, 200);
+        assert_eq!((folders(), store.missing(digests).await.unwrap().len()), (0, 20));
+    }
 }
 
 #[tokio::test]
