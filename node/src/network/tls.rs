@@ -249,6 +249,8 @@ mod tests {
             let (peer, mut stream) = dialler.upgrade_outbound(one.compat(), PROTOCOL).await.map_err(text)?;
             stream.write_all(b"hello").await?;
             stream.close().await?;
+            // Who listens may still have something to say.
+            stream.read_to_end(&mut Vec::new()).await?;
             Ok(peer)
         };
         let listening = async {
@@ -256,6 +258,7 @@ mod tests {
             let mut heard = Vec::new();
             stream.read_to_end(&mut heard).await?;
             assert_eq!(heard, b"hello");
+            stream.close().await?;
             Ok(peer)
         };
         tokio::join!(dialling, listening)
