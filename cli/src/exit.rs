@@ -60,7 +60,7 @@ impl From<&Refusal> for Exit {
             | Refusal::OtherFarm
             | Refusal::Busy
             | Refusal::ShuttingDown => Self::Unreachable,
-            Refusal::Invalid(_) | Refusal::NotAllowed => Self::Policy,
+            Refusal::Invalid(_) | Refusal::NotAllowed | Refusal::ClockAhead => Self::Policy,
             Refusal::Failed(_) => Self::Infrastructure,
         }
     }

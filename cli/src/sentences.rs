@@ -292,6 +292,10 @@ pub(crate) fn refused(refusal: &Refusal) -> Said {
             "this is not for you to ask",
             "sources are for the volunteer that builds them, and a request is its requester's own",
         ),
+        Refusal::ClockAhead => Said::with_next(
+            "this machine's clock is more than five minutes ahead of the coordinator's",
+            "set the clock that is wrong, then ask again",
+        ),
         Refusal::Busy => Said::with_next("the coordinator has too much to do", "try again in a few seconds"),
         Refusal::Failed(reason) => {
             Said::with_next(format!("the coordinator failed: {reason}"), "its log says more; try again")

@@ -53,6 +53,12 @@ impl Clock {
         *self.at_start() + self.elapsed()
     }
 
+    /// What the system's clock shows: for words to peers, who compare it with theirs.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        self.wall_at_start() + self.elapsed()
+    }
+
     /// How long this clock has run, whatever it shows.
     #[must_use]
     pub fn elapsed(&self) -> Duration {

@@ -442,4 +442,7 @@ pub enum Refusal {
     /// It is shutting down.
     #[error("shutting down")]
     ShuttingDown,
+    /// What the caller signed is from the future, by the coordinator's clock.
+    #[error("the caller's clock is ahead")]
+    ClockAhead,
 }

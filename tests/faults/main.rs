@@ -4,7 +4,7 @@
 //! for what and which machine meets which fault at which moment. [`yard`] is such a farm, [`machine`] one of its daemons,
 //! [`clock`] changes what time a process sees; [`round`] carries a round out and waits for clear weather, [`ask`] is somebody who
 //! asks. Then [`inspect`] looks whether every acknowledged request ended once, everybody was mailed once, and nothing is left
-//! over. [`tally`] counts.
+//! over. [`tally`] counts. [`wrong_clock`] has a coordinator with a senseless date.
 //!
 //! `ROUNDS` and `SEED` say how many and which; `scripts/faults` sets them. What is drawn repeats, what the machine was doing at that
 //! moment does not: a failing round tells seed and round, and both again are the best try, not a certain one.
@@ -27,6 +27,7 @@ mod round;
 #[path = "../integration/smtp.rs"]
 mod smtp;
 mod tally;
+mod wrong_clock;
 mod yard;
 
 use crate::plan::{ROUNDS_OF_A_FARM, Season};

@@ -19,7 +19,7 @@
 //! | key, ticket, charter or address damaged | [`a_file_of_the_home_that_is_damaged_is_named`] |
 //! | index damaged: set aside, made anew from what is true | [`a_damaged_index_is_set_aside_and_made_anew`] |
 //! | coordinator's log damaged or gone: never an empty start | [`a_log_that_is_gone_is_never_an_empty_start`] |
-//! | disk full at start, and while it runs | [`a_full_disk_is_told_and_loses_nothing`] |
+//! | disk full at start, and while it runs | [`a_full_disk_is_told_and_loses_nothing`]; `node/src/coordinator/wal/tests.rs`: `a_full_disk_is_waited_for_and_nothing_is_acknowledged_meanwhile` |
 //! | bubblewrap missing | [`crate::verbs`] |
 //! | user namespaces forbidden | `node/src/doctor/tests.rs`: `each_ban_on_user_namespaces_has_its_command` |
 //! | mail server that says 5xx | [`crate::mail`] |
@@ -28,7 +28,7 @@
 //! | peer that sends nonsense | [`a_peer_that_sends_nonsense_does_no_harm`] |
 //! | peer that sends too much, or lies | `node/src/network/tests/calls.rs`: `an_oversize_frame_is_refused_by_its_length`; `tests/network/hostile.rs` |
 //! | settings that contradict one another | [`settings_that_contradict_each_other_are_refused_at_start`] |
-//! | clock that is wrong | [`crate::clocks`]; `protocol/tests/law/soft.rs`: `stamps_are_monotonic_and_a_senseless_clock_is_not_followed`; `protocol/tests/law/submit.rs`: `what_is_out_of_bounds_or_out_of_time_is_refused` |
+//! | clock that is wrong | [`crate::clocks`]; `tests/faults/wrong_clock.rs`: `a_senseless_clock_is_told_and_loses_nothing`; `protocol/tests/law/soft.rs`: `stamps_are_monotonic_and_a_senseless_clock_is_not_followed`; `protocol/tests/law/submit.rs`: `what_is_out_of_bounds_or_out_of_time_is_refused` |
 //! | told to stop while people wait | [`a_daemon_told_to_stop_ends_within_its_bound`]; [`crate::ending`] in the middle of things |
 //! | folder that cannot take the files | [`a_folder_that_cannot_take_the_files_is_refused_before_anything_is_asked_for`] |
 

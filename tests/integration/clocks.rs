@@ -8,17 +8,9 @@ use crate::farm::Process;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where distributions put the library.
-const FOLDERS: [&str; 4] = [
-    "/usr/lib/x86_64-linux-gnu/faketime",
-    "/usr/lib/aarch64-linux-gnu/faketime",
-    "/usr/lib/faketime",
-    "/usr/lib64/faketime",
-];
-
 /// The library, where this machine has it.
 fn faketime(what: &str) -> Option<PathBuf> {
-    let found = FOLDERS.iter().map(|folder| Path::new(folder).join("libfaketimeMT.so.1")).find(|path| path.exists());
+    let found = crate::clock::library();
     if found.is_none() {
         crate::left_out(what, "libfaketime is not installed");
     }

@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod barn;
+#[allow(dead_code, reason = "the test of process faults uses all of it")]
+#[path = "../faults/clock.rs"]
+mod clock;
 mod deadline;
 mod debian;
 #[allow(dead_code, reason = "the test of process faults uses all of it")]

@@ -104,6 +104,7 @@ fn every_no_says_what_to_do_next() {
         Refusal::Invalid("x".to_owned()),
         Refusal::NotAllowed,
         Refusal::Busy,
+        Refusal::ClockAhead,
         Refusal::Failed("x".to_owned()),
         Refusal::ShuttingDown,
     ];

@@ -139,7 +139,7 @@ impl Door {
             Err(error) => return invalid(error),
         };
         if checked.request.issued_at > self.clock.now() + CLOCK_AHEAD {
-            return invalid("the requester's clock is more than five minutes ahead of the coordinator's");
+            return Answer::Refused(Refusal::ClockAhead);
         }
         if !checked.request.spec.requirement.is_within_limits() {
             return invalid("the requirement is out of bounds");

@@ -50,7 +50,7 @@ impl Herald {
                 Some(Told::Event(happened)) => match happened.event {
                     Event::Decided { build_key, .. } => {
                         self.keep(build_key).await;
-                        self.whisper(&RequestNews::Decided { build_key, issued_at: self.clock.now() }).await;
+                        self.whisper(&RequestNews::Decided { build_key, issued_at: self.clock.wall() }).await;
                     }
                     Event::Queued { job, .. } => self.whisper_job(job).await,
                     Event::Unbuilt { build_key } => {
@@ -110,7 +110,7 @@ impl Herald {
                 build_key: job.build_key,
                 requirement: job.requirement.id(),
                 origin: self.network.local(),
-                issued_at: self.clock.now(),
+                issued_at: self.clock.wall(),
                 ttl: WORK_NEWS_TTL,
             })
         });

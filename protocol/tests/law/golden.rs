@@ -382,6 +382,7 @@ fn answers(words: &mut Words, hello: Hello) {
             Refusal::Invalid("x".to_owned()),
             Refusal::NotAllowed,
             Refusal::Busy,
+            Refusal::ClockAhead,
             Refusal::Failed("x".to_owned()),
             Refusal::ShuttingDown,
         ],

@@ -554,6 +554,31 @@ async fn a_lost_index_is_rebuilt_from_blobs_and_notes() {
 }
 
 #[tokio::test]
+async fn an_index_whose_last_words_were_cut_off_catches_up_with_the_notes() {
+    let home = Home::new();
+    let store = home.open().await;
+    let [kept, forgotten] = [artifact(&store, blob(1, 100)).await, artifact(&store, blob(2, 100)).await];
+    let (key, word) = judged(1, &kept, None);
+    store.keep_judged(key, word.clone(), "lua".to_owned()).await.unwrap();
+    let (gone, other) = judged(2, &forgotten, None);
+    store.keep_judged(gone, other, "lua".to_owned()).await.unwrap();
+    drop(store);
+    // As a process that is killed leaves it: the files are there or gone, the last rows of the index do not know yet.
+    let index = Index::open(&home.db);
+    index.remove_judged(&key).unwrap();
+    index.remove_artifact(&kept.id()).unwrap();
+    std::fs::remove_file(home.store_dir().join("notes/judged").join(gone.0.to_string())).unwrap();
+
+    let store = home.open().await;
+    let builds = store.builds().await.unwrap();
+    let rows: Vec<_> = builds.iter().map(|build| (build.build_key, build.completeness)).collect();
+    assert_eq!(rows, [(key, Completeness::Complete)]);
+    assert_eq!(store.judged(key).await.unwrap().unwrap().judged, word);
+    store.publish_judged().await.unwrap();
+    assert!(store.published().includes(&kept.id().0) && !store.published().includes(&forgotten.id().0));
+}
+
+#[tokio::test]
 async fn the_quarantine_is_bounded() {
     let home = Home::new();
     let store = home.open().await;

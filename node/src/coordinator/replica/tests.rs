@@ -293,6 +293,8 @@ async fn an_entry_of_a_newer_law_stops_the_replica() {
     let written = replica.inner.raft.client_write(Batch { commands: vec![stamped] }).await;
     assert!(matches!(written, Err(RaftError::Fatal(_))));
     assert_eq!(replica.propose(&say(2)).await, Err(ProposeError::Stopped));
+    let failure = timeout(DEADLINE, replica.failure()).await.unwrap();
+    assert!(!failure.is_empty(), "whoever runs it hears that it has stopped");
     assert!(replica.close().await.is_ok());
     let opened = timeout(DEADLINE, Replica::<Tally>::open(alone(home.path(), records))).await.unwrap();
     assert!(opened.is_err(), "it does not start without the entry either");

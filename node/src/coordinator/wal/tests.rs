@@ -340,6 +340,43 @@ fn after_a_failed_write_nothing_is_acknowledged_any_more() {
     assert_eq!((all(&wal), recovered.vote), (entries(0..3), None));
 }
 
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_acknowledged_meanwhile() {
+    let home = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(home.path(), &SMALL).unwrap();
+    append(&wal, &entries(0..3));
+    // What is to become the next segment, and the vote, lead to a disk that is always full.
+    let next = segment::path(home.path(), segments(home.path()).len() as u64 + 1).with_extension("wal.new");
+    let vote = home.path().join("vote.new");
+    let asked = |at: u64| {
+        let (tell, told) = std_mpsc::channel();
+        let payload: Arc<[u8]> = vec![at as u8; 600].into();
+        block_on(wal.append(vec![(at, payload)], move |result| tell.send(result).unwrap())).unwrap();
+        told
+    };
+    for path in [&next, &vote] {
+        std::os::unix::fs::symlink("/dev/full", path).unwrap();
+    }
+    let told = asked(3);
+    assert!(told.recv_timeout(Duration::from_millis(600)).is_err(), "it is not acknowledged");
+    fs::remove_file(&next).unwrap();
+    told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    thread::scope(|scope| {
+        let saving = scope.spawn(|| block_on(wal.save_vote(b"term 9".to_vec())));
+        thread::sleep(Duration::from_millis(300));
+        assert!(!saving.is_finished());
+        fs::remove_file(&vote).unwrap();
+        saving.join().unwrap().unwrap();
+    });
+    // Who closes the log does not wait for space.
+    std::os::unix::fs::symlink("/dev/full", next.with_file_name("0000000000000003.wal.new")).unwrap();
+    let told = asked(4);
+    drop(wal);
+    assert!(told.recv_timeout(Duration::from_secs(20)).unwrap().is_err());
+    let (wal, recovered) = Wal::open(home.path(), &SMALL).unwrap();
+    assert_eq!((wal.entries(), recovered.vote), (0..4, Some(b"term 9".to_vec())));
+}
+
 /// What a log holds, in the plainest form.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
