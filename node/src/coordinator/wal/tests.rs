@@ -349,7 +349,7 @@ fn a_full_disk_is_waited_for_and_nothing_is_acknowledged_meanwhile() {
     let next = segment::path(home.path(), segments(home.path()).len() as u64 + 1).with_extension("wal.new");
     let vote = home.path().join("vote.new");
     let asked = |at: u64| {
-        let (tell, told) = std_mpsc::channel();
+        let (tell, told) = std_mpsc::sync_channel(1);
         let payload: Arc<[u8]> = vec![at as u8; 600].into();
         block_on(wal.append(vec![(at, payload)], move |result| tell.send(result).unwrap())).unwrap();
         told
