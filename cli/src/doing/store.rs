@@ -17,12 +17,12 @@ enum Keeper {
     /// The daemon that runs here.
     Daemon(Owner),
     /// This command, for as long as it has the lock.
-    Here(Steward, HomeLock),
+    Here { steward: Steward, _lock: HomeLock },
 }
 
 pub(super) async fn run(place: &Place, verb: StoreVerb) -> Result<Exit, Failure> {
     let keeper = match node::node::open_store(&place.home).await {
-        Ok((lock, store)) => Keeper::Here(Steward::alone(store), lock),
+        Ok((lock, store)) => Keeper::Here { steward: Steward::alone(store), _lock: lock },
         Err(StartError::Home(HomeError::InUse(_))) => {
             let owner = Owner::of(&place.home, transports()).await;
             Keeper::Daemon(owner.map_err(|error| failure::of_owner(&error))?)
@@ -52,14 +52,14 @@ impl Keeper {
     async fn fulfil(&self, wish: StoreWish) -> Result<StoreAnswer, Failure> {
         match self {
             Self::Daemon(owner) => owner.wishes(wish).await.map_err(|error| failure::of_owner(&error)),
-            Self::Here(steward, _) => steward.fulfil(wish).await.map_err(|error| broken(&error)),
+            Self::Here { steward, .. } => steward.fulfil(wish).await.map_err(|error| broken(&error)),
         }
     }
 
     fn mending(&self) -> verb::store::Mending {
         match self {
             Self::Daemon(_) => verb::store::Mending::Now,
-            Self::Here(..) => verb::store::Mending::AtStart,
+            Self::Here { .. } => verb::store::Mending::AtStart,
         }
     }
 }
