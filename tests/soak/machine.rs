@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a home may hold when its daemon has ended in order, beside folders that hold nothing.
-const KEPT_FILES: [&str; 9] =
-    ["begun", "charter", "farm.key", "listen", "lock", "node.key", "requester.key", "ticket", "version"];
+const KEPT_FILES: [&str; 10] =
+    ["begun", "charter", "farm.key", "listen", "lock", "node.key", "peers", "requester.key", "ticket", "version"];
 /// Folders of a home that are a daemon's to fill, and are measured while it runs.
 const KEPT_FOLDERS: [&str; 5] = ["index", "raft/log", "raft/snapshots", "store/notes", "store/quarantine"];
 
