@@ -72,6 +72,8 @@ pub(crate) struct World {
     log_folder: TempDir,
     /// Since when nothing is in anybody's way.
     calm_since: Option<Instant>,
+    /// Cancelled from then on.
+    fair: CancellationToken,
 }
 
 /// A node, up or down: what outlives its crashes, and its present life.
@@ -253,6 +255,7 @@ impl World {
             time: FarmTime::new(),
             log_folder: disk::folder(),
             calm_since: None,
+            fair: CancellationToken::new(),
             log,
             chance,
             farm,
@@ -378,7 +381,13 @@ impl World {
         let mailer = Mailer::by_hand(node::coordinator::mailer::mail::From::parse("farm@example.org").unwrap(), hand);
         let ticket = watch::channel(Ticket { farm: self.farm, coordinators: Vec::new(), peers: Vec::new() }).1;
         tokio::spawn(post::run(mailer, ledger, clock, ticket, life.stop.clone()));
-        tokio::spawn(take_mail(handed, self.checks.clone(), self.chance.clone(), self.flaw, life.alive.clone()));
+        let server = MailServer {
+            checks: self.checks.clone(),
+            chance: self.chance.clone(),
+            flaw: self.flaw,
+            fair: self.fair.clone(),
+        };
+        tokio::spawn(server.take(handed, life.alive.clone()));
         life.ledger = Some(simulated);
         self.coordinator.begin(life);
     }
@@ -432,6 +441,7 @@ impl World {
         self.net.set_weather(Weather::CALM);
         self.net.clear();
         self.calm_since = Some(Instant::now());
+        self.fair.cancel();
     }
 
     /// Somebody at a requester's machine, if it is up, and when that ends.
@@ -586,28 +596,32 @@ async fn follow(ledger: Ledger, simulated: Simulated, checks: Checks, stop: Canc
     }
 }
 
-/// The mail server: takes mails after a while, or says that it cannot. What it took may be mailed twice if the coordinator
-/// crashes before it has heard so.
-async fn take_mail(
-    mut handed: mpsc::Receiver<Handed>,
+/// The mail server: takes mails after a while, or, as long as the weather is bad, says that it cannot. What it took may be
+/// mailed twice if the coordinator crashes before it has heard so.
+struct MailServer {
     checks: Checks,
     chance: Chance,
     flaw: Flaw,
-    life: CancellationToken,
-) {
-    while let Some(Handed { notice, taken, .. }) = handed.recv().await {
-        let (checks, chance, life) = (checks.clone(), chance.clone(), life.clone());
-        tokio::spawn(async move {
-            sleep(Duration::from_millis(chance.below(3_000))).await;
-            if life.is_cancelled() || chance.below(5) == 0 {
-                return;
-            }
-            checks.mailed(notice);
-            sleep(Duration::from_millis(chance.below(1_000))).await;
-            if flaw != Flaw::DeafMailer {
-                // The coordinator may have crashed meanwhile.
-                let _gone = taken.send(());
-            }
-        });
+    fair: CancellationToken,
+}
+
+impl MailServer {
+    async fn take(self, mut handed: mpsc::Receiver<Handed>, life: CancellationToken) {
+        while let Some(Handed { notice, taken, .. }) = handed.recv().await {
+            let (checks, chance, life) = (self.checks.clone(), self.chance.clone(), life.clone());
+            let (flaw, fair) = (self.flaw, self.fair.clone());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(chance.below(3_000))).await;
+                if life.is_cancelled() || (chance.below(5) == 0 && !fair.is_cancelled()) {
+                    return;
+                }
+                checks.mailed(notice);
+                sleep(Duration::from_millis(chance.below(1_000))).await;
+                if flaw != Flaw::DeafMailer {
+                    // The coordinator may have crashed meanwhile.
+                    let _gone = taken.send(());
+                }
+            });
+        }
     }
 }
