@@ -15,7 +15,7 @@ use protocol::owner::{Pruned, Rest, StoreAnswer, StoreWish};
 /// Who looks after the store.
 enum Keeper {
     /// The daemon that runs here.
-    Daemon(Owner),
+    Daemon(Box<Owner>),
     /// This command, for as long as it has the lock.
     Here { steward: Steward, _lock: HomeLock },
 }
@@ -25,7 +25,7 @@ pub(super) async fn run(place: &Place, verb: StoreVerb) -> Result<Exit, Failure>
         Ok((lock, store)) => Keeper::Here { steward: Steward::alone(store), _lock: lock },
         Err(StartError::Home(HomeError::InUse(_))) => {
             let owner = Owner::of(&place.home, transports()).await;
-            Keeper::Daemon(owner.map_err(|error| failure::of_owner(&error))?)
+            Keeper::Daemon(Box::new(owner.map_err(|error| failure::of_owner(&error))?))
         }
         Err(error) => return Err(failure::of_start(error)),
     };

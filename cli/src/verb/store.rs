@@ -100,7 +100,7 @@ pub(crate) fn list(output: &Output, stored: &[StoredBuild]) -> Result<Exit, Fail
 /// Shows what reading everything again found; damage ends the command with the code of an infrastructure failure.
 pub(crate) fn verified(output: &Output, bytes: u64, damaged: &[Damage], mending: Mending) -> Result<Exit, Failure> {
     let read = HumanBytes(bytes);
-    let exit = if let [] = damaged {
+    let exit = if damaged.is_empty() {
         output.tell(&Said::new(format!("{read} read, nothing is damaged")));
         Exit::Done
     } else {
