@@ -28,7 +28,7 @@ impl Refused {
         match error {
             OrderError::Rejected(Rejection::Stale) => Some(Self::Stale),
             OrderError::NoCoordinator(none) => none.tried.iter().find_map(|(_, error)| match error {
-                CallError::Refused { refusal: Refusal::Invalid(why), .. } if why.contains("clock") => Some(Self::Ahead),
+                CallError::Refused { refusal: Refusal::ClockAhead, .. } => Some(Self::Ahead),
                 _ => None,
             }),
             _ => None,

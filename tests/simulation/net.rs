@@ -509,7 +509,7 @@ impl Net {
     fn greet(&self, listener: PeerKey, speaker: PeerKey) {
         let state = self.locked();
         let (Some(listener), Some(speaker)) = (state.peers.get(&listener), state.peers.get(&speaker)) else { return };
-        let hello = Box::new(Hello { clock: speaker.plug.clock.now(), ..speaker.plug.hello.clone() });
+        let hello = Box::new(Hello { clock: speaker.plug.clock.wall(), ..speaker.plug.hello.clone() });
         // Nobody may be listening.
         let _listeners = listener.changes.send(PeerChange::Greeted { peer: speaker.plug.key, hello });
     }
@@ -575,7 +575,7 @@ impl Net {
                 net.delay().await;
                 let peer = net.locked().peers.get(&to).cloned();
                 let peer = peer.filter(|_| !net.is_walled(from, to));
-                if let Some(peer) = peer.filter(|peer| is_timely(&news, peer.plug.clock.now())) {
+                if let Some(peer) = peer.filter(|peer| is_timely(&news, peer.plug.clock.wall())) {
                     // Gossip that comes too fast is dropped.
                     let _full = peer.outlet.news.try_send(news);
                 }
