@@ -12,7 +12,7 @@ use crate::catalogue;
 use crate::clock::Clock;
 use crate::config::WallClock;
 use protocol::farm::Farm;
-use protocol::farm::command::{Command, Event, Expiry, JobState, Reply, Witnesses};
+use protocol::farm::command::{Command, Event, Expiry, JobState, Rejection, Reply, Witnesses};
 use protocol::farm::explain::Sighting;
 use protocol::farm::lease::{Bounds, OFFERED_FOR};
 use protocol::farm::liveness::Liveness;
@@ -442,6 +442,8 @@ impl Desk {
     async fn expire(&mut self, expiry: Expiry) {
         match self.ledger.propose(Command::Expire(expiry)).await {
             Ok(_) => tracing::info!(?expiry, "a deadline passed"),
+            // It is looked at again: what is watched no more would never end.
+            Err(LedgerError::Rejected(Rejection::NotDue)) => tracing::debug!(?expiry, "a deadline is not due yet"),
             Err(LedgerError::Rejected(rejection)) => {
                 tracing::debug!(?expiry, %rejection, "a deadline had nothing to end");
                 if let Expiry::Undelivered(lease)

@@ -129,7 +129,9 @@ impl Liveness {
         let mut revoked = Vec::new();
         for (lease, watch) in &mut self.watches {
             if watch.volunteer == volunteer && watch.grip == Grip::Inherited && !leases.contains(lease) {
-                (watch.grip, watch.due) = (Grip::Offered, now);
+                // The law ends no offer before its time, and that may have stood still while there was no leader.
+                let due = farm.lease(*lease).map_or(now, |lease| lease.offered_until().max(now));
+                (watch.grip, watch.due) = (Grip::Offered, due);
             }
         }
         for lease in leases {

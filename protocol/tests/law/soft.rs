@@ -39,14 +39,30 @@ fn a_lease_that_nobody_took_up_before_a_restart_is_nobodys_loss() {
     let mut kit = Kit::new();
     let job = kit.submit(&Ask::by(1));
     let (lease, volunteer) = (kit.grant(job, 10), key(10));
-    let mut liveness = Liveness::of_new_leader(&kit.farm, secs(0));
-    assert_eq!(liveness.heard(&kit.farm, volunteer, &[], secs(1)), []);
-    assert_eq!(liveness.due(secs(1)), [Expiry::Undelivered(lease)], "alive, and does not list it");
-    liveness.granted(&kit.farm, lease, volunteer, secs(1));
-    assert_eq!(liveness.due(secs(2)), [], "offered once more");
-    assert_eq!(liveness.heard(&kit.farm, volunteer, &[lease], secs(2)), []);
-    assert_eq!(liveness.due(secs(16)), []);
-    assert_eq!(liveness.due(secs(17)), [Expiry::VolunteerLost(lease)]);
+    let offered_until = kit.farm.lease(lease).unwrap().offered_until();
+    let after = |seconds: u64| offered_until + Duration::from_secs(seconds);
+    let mut liveness = Liveness::of_new_leader(&kit.farm, after(0));
+    assert_eq!(liveness.heard(&kit.farm, volunteer, &[], after(1)), []);
+    assert_eq!(liveness.due(after(1)), [Expiry::Undelivered(lease)], "alive, and does not list it");
+    liveness.granted(&kit.farm, lease, volunteer, after(1));
+    assert_eq!(liveness.due(after(2)), [], "offered once more");
+    assert_eq!(liveness.heard(&kit.farm, volunteer, &[lease], after(2)), []);
+    assert_eq!(liveness.due(after(16)), []);
+    assert_eq!(liveness.due(after(17)), [Expiry::VolunteerLost(lease)]);
+}
+
+#[test]
+fn a_lease_is_not_undelivered_before_its_time_though_its_volunteer_does_not_list_it() {
+    let mut kit = Kit::new();
+    let job = kit.submit(&Ask::by(1));
+    let (lease, volunteer) = (kit.grant(job, 10), key(10));
+    let offered_until = kit.farm.lease(lease).unwrap().offered_until();
+    // The time of a farm without a leader may stand still.
+    let back = offered_until - Duration::from_secs(2);
+    let mut liveness = Liveness::of_new_leader(&kit.farm, back);
+    assert_eq!(liveness.heard(&kit.farm, volunteer, &[], back), []);
+    assert_eq!(liveness.due(offered_until - Duration::from_millis(1)), [], "the law would say that it is not due");
+    assert_eq!(liveness.due(offered_until), [Expiry::Undelivered(lease)]);
 }
 
 /// A word about `lease`, whose build has written so much and used so many seconds of processor time.
