@@ -5,6 +5,7 @@
 //! write-ahead log that syncs as many commands at a time, in turns, so that both see the same disk.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,12 +41,13 @@ impl Law for Count {
         (self.0, vec![self.0])
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        self.0.to_le_bytes().to_vec()
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self.0.to_le_bytes())
     }
 
-    fn restore(bytes: &[u8]) -> Result<Self, String> {
-        let bytes = bytes.try_into().map_err(|_| "not eight bytes".to_owned())?;
+    fn restore(snapshot: &mut dyn BufRead) -> Result<Self, String> {
+        let mut bytes = [0; 8];
+        snapshot.read_exact(&mut bytes).map_err(|error| error.to_string())?;
         Ok(Self(u64::from_le_bytes(bytes)))
     }
 }

@@ -250,7 +250,7 @@ fn main() {
     let snapshot = many.farm.snapshot();
     let written = worked() - start;
     let start = worked();
-    let restored = Farm::restore(&snapshot).unwrap();
+    let restored = Farm::restore(&snapshot[..]).unwrap();
     let read = worked() - start;
     assert_eq!(restored.counts(), many.farm.counts());
     drop(restored);

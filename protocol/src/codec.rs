@@ -8,6 +8,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io;
 
 /// Why bytes are not the canonical form of a word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +41,15 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
         Ok(bytes) => bytes,
         Err(error) => panic!("plain data encodes to memory: {error}"),
     }
+}
+
+/// Writes the canonical bytes of `value`, many small pieces one after the other.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn encode_to<T: Serialize>(out: impl io::Write, value: &T) -> io::Result<()> {
+    cbor4ii::serde::to_writer(out, value).map_err(io::Error::other)
 }
 
 /// The word of which `bytes` are the canonical encoding.

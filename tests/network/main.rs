@@ -11,10 +11,14 @@ mod deadline;
 #[path = "../integration/farm.rs"]
 mod farm;
 mod guest;
+#[allow(dead_code, reason = "the bench uses all of it")]
+#[path = "../../cli/benches/coordinator/load.rs"]
+mod load;
 mod neighbours;
 mod wire;
 
 mod bulk;
+mod clients;
 mod crowd;
 mod hostile;
 mod lan;

@@ -1,7 +1,10 @@
 //! Many clients of one coordinator: each a peer with a connection of its own, signing every request that it submits.
 
-use node::network::config::NetworkConfig;
+use node::config::{CoordinatorConfig, FarmChoice, NodeConfig, Reach, StoreLimit, WallClock};
+use node::home::Home;
+use node::network::config::{Mdns, NetworkConfig, Transports};
 use node::network::{self, Keep, Network};
+use node::node::Node;
 use protocol::farm::command::{JobState, Submitted};
 use protocol::id::{FarmId, PeerKey, RequestId};
 use protocol::request::{BuildSpec, DEFAULT_TTL, Demand, OptionValue, Priority, Request, Subscription};
@@ -10,23 +13,44 @@ use protocol::ticket::{Contact, Ticket};
 use protocol::time::Timestamp;
 use protocol::wire::{Answer, Control, Hello, PROTOCOL_VERSION};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SOON: Duration = Duration::from_secs(10);
+
+/// A new farm's coordinator in this process, so that its waits for the disk can be counted. No limit is lifted.
+pub(crate) async fn coordinator(home: &Path) -> Node {
+    let config = NodeConfig {
+        home: Home::open(home).unwrap(),
+        farm: FarmChoice::Found("bench".parse().unwrap()),
+        reach: Reach {
+            listen: Transports::Both.listen_at("127.0.0.1"),
+            external: Vec::new(),
+            mdns: Mdns::Off,
+            transports: Transports::Both,
+        },
+        store: StoreLimit::OfDisk,
+        coordinator: Some(CoordinatorConfig { mail: None, wall_clock: WallClock::Checked }),
+        volunteer: None,
+    };
+    Node::start(config).await.unwrap()
+}
 
 /// Makes requests for builds that nobody has asked for yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Requests {
     farm: FarmId,
+    issued_at: Timestamp,
     template: BuildSpec,
 }
 
 impl Requests {
-    pub(crate) fn new(farm: FarmId) -> Self {
+    /// All of them issued at the same time, so that the same number and requester are the same request again.
+    pub(crate) fn new(farm: FarmId, issued_at: Timestamp) -> Self {
         let recipe = node::catalogue::by_name("hello").unwrap();
         let require = ["os=linux", "arch=x86_64"].map(|word| word.parse().unwrap());
         let template = recipe.spec(recipe.resolve(&[]).unwrap().options, None, &require).unwrap();
-        Self { farm, template }
+        Self { farm, issued_at, template }
     }
 
     /// What the build `nr` is, the signed request for it, and whom to tell: every second requester leaves an address.
@@ -41,7 +65,7 @@ impl Requests {
             effort: BTreeMap::new(),
             priority: Priority::Normal,
             nonce,
-            issued_at: now(),
+            issued_at: self.issued_at,
             ttl: DEFAULT_TTL,
         };
         let signed = Signed::new(&request, self.farm, requester);
@@ -91,7 +115,12 @@ impl Client {
         let coordinator = contact.key;
         network.connect(contact, Keep::Connected, SOON).await.unwrap();
         let requester = SecretKey::from_seed(&[nr | 0x80; 32]);
-        Self { network, coordinator, requester, requests: Requests::new(ticket.farm) }
+        Self { network, coordinator, requester, requests: Requests::new(ticket.farm, now()) }
+    }
+
+    /// So many, all at the same time.
+    pub(crate) async fn connect_all(ticket: &Ticket, count: u8) -> Vec<Self> {
+        futures::future::join_all((0..count).map(|nr| Self::connect(ticket, nr))).await
     }
 
     /// Submits these requests one after the other. `syncs` tells how often the coordinator has waited for its disk.

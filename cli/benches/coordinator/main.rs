@@ -4,8 +4,10 @@
 //! this process, so that its waits for the disk can be counted. Every submission is signed, crosses loopback, is checked,
 //! stamped, committed, synced and applied before it is answered. No limit is lifted.
 //!
-//! `queue`: the real program. 100,000 requests are submitted to it by the same clients; then homes with that queue and 10,000
-//! finished builds are started, just after a snapshot and with the longest log that may be without one.
+//! `queue`: 100,000 requests are submitted by the same clients to the real program, which is started again then.
+//!
+//! `past`: the real program starts in a home with that queue and 10,000 finished builds, just after a snapshot and with the
+//! longest log that may be without one.
 //!
 //! Reach is what the figures are compared with; nothing here fails because a machine is slow.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -15,13 +17,8 @@ mod past;
 mod process;
 
 use load::{Client, Load};
-use node::config::{CoordinatorConfig, FarmChoice, NodeConfig, Reach, StoreLimit, WallClock};
-use node::home::Home;
-use node::network::config::{Mdns, Transports};
-use node::node::Node;
 use past::Past;
 use process::Daemon;
-use protocol::ticket::Ticket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -46,6 +43,9 @@ fn main() {
     if wanted("queue") {
         queue(&runtime);
     }
+    if wanted("past") {
+        past(&runtime);
+    }
 }
 
 /// Whether a part was asked for; all are when none is named.
@@ -56,21 +56,8 @@ fn wanted(part: &str) -> bool {
 
 async fn submissions() {
     let folder = tempfile::tempdir().unwrap();
-    let config = NodeConfig {
-        home: Home::open(folder.path()).unwrap(),
-        farm: FarmChoice::Found("bench".parse().unwrap()),
-        reach: Reach {
-            listen: Transports::Both.listen_at("127.0.0.1"),
-            external: Vec::new(),
-            mdns: Mdns::Off,
-            transports: Transports::Both,
-        },
-        store: StoreLimit::OfDisk,
-        coordinator: Some(CoordinatorConfig { mail: None, wall_clock: WallClock::Checked }),
-        volunteer: None,
-    };
-    let node = Arc::new(Node::start(config).await.unwrap());
-    let clients = connect(&node.ticket()).await;
+    let node = Arc::new(load::coordinator(folder.path()).await);
+    let clients = Client::connect_all(&node.ticket(), CLIENTS).await;
     let counted = node.clone();
     let syncs = move || counted.sync_rounds();
     let (clients, _) = Load::run(clients, 0..WARM_UP, syncs.clone()).await;
@@ -93,21 +80,23 @@ fn queue(runtime: &Runtime) {
     let live = Daemon::start(folder.path());
     println!("  first start, nothing queued      {}", live.memory());
     let load = runtime.block_on(async {
-        let (clients, load) = Load::run(connect(&live.ticket).await, 0..QUEUED, || 0).await;
+        let (clients, load) = Load::run(Client::connect_all(&live.ticket, CLIENTS).await, 0..QUEUED, || 0).await;
         leave(clients).await;
         load
     });
     println!("  submitted at {:.0}/s, then         {}, reach 300 MiB", load.per_second(), live.memory());
     live.end();
     restart(runtime, folder.path(), "  the same, started again          ");
+}
 
+fn past(runtime: &Runtime) {
     let folder = tempfile::tempdir().unwrap();
     let first = Daemon::start(folder.path());
-    let farm = first.ticket.farm;
+    let (farm, issued_at) = (first.ticket.farm, load::now());
     first.end();
     let all = FINISHED..FINISHED + QUEUED;
     runtime.block_on(async {
-        let past = Past::open(folder.path(), farm).await;
+        let past = Past::open(folder.path(), farm, issued_at).await;
         past.finish(0..FINISHED).await;
         past.queue(all.clone()).await;
         let older = past.snapshots();
@@ -117,7 +106,7 @@ fn queue(runtime: &Runtime) {
     println!("{QUEUED} queued jobs and {FINISHED} finished builds");
     restart(runtime, folder.path(), "  just after a snapshot             ");
     runtime.block_on(async {
-        let past = Past::open(folder.path(), farm).await;
+        let past = Past::open(folder.path(), farm, issued_at).await;
         let enough = past.state_bytes() / 100 * 97;
         let snapshots = past.snapshots();
         past.repeat(all, |past| past.bytes() >= enough).await;
@@ -141,10 +130,6 @@ fn restart(runtime: &Runtime, home: &std::path::Path, what: &str) {
     println!("{what}{:.2?} to serving, reach 5 s; first answer {answered:.2?} later", daemon.started_in);
     println!("                                   {}, reach 300 MiB", daemon.memory());
     daemon.end();
-}
-
-async fn connect(ticket: &Ticket) -> Vec<Client> {
-    futures::future::join_all((0..CLIENTS).map(|nr| Client::connect(ticket, nr))).await
 }
 
 async fn leave(clients: Vec<Client>) {

@@ -20,7 +20,7 @@ use protocol::recipe::Limits;
 use protocol::report::{Fingerprint, Outcome, Report, Reproducibility, Smoke};
 use protocol::request::BuildSpec;
 use protocol::signed::{SecretKey, Signed};
-use protocol::time::Span;
+use protocol::time::{Span, Timestamp};
 use protocol::tree::{Entry, Manifest, Mode, Node};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,8 +48,8 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// Opens the home of a coordinator that has run before.
-    pub(crate) async fn open(home: &Path, farm: FarmId) -> Self {
+    /// Opens the home of a coordinator that has run before, to write what was asked for at `issued_at`.
+    pub(crate) async fn open(home: &Path, farm: FarmId, issued_at: Timestamp) -> Self {
         let home = Home::open(home).unwrap();
         let (database, store) = opening::open(&home, CACHE_BYTES).await.unwrap();
         let secret = home.key(KeyName::Node).unwrap();
@@ -63,7 +63,7 @@ impl Past {
             store,
             farm,
             secret,
-            requests: Requests::new(farm),
+            requests: Requests::new(farm, issued_at),
             snapshots: home.path().join("raft").join("snapshots"),
             bytes: AtomicU64::new(0),
         }

@@ -3,6 +3,7 @@
 use node::home::Home;
 use protocol::ticket::Ticket;
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,15 +32,16 @@ pub(crate) struct Memory {
 impl Daemon {
     /// Starts `node --coordinator` in this home, which founds a farm if there is none, and waits until it serves.
     pub(crate) fn start(home: &Path) -> Self {
+        let words = home.join("words");
         let begun = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_node"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_node"))
             .args(["--coordinator", "--no-mdns", "--farm-name", "bench"])
             .args(["--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"])
             .arg("--home")
             .arg(home)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(&words).unwrap())
             .spawn()
             .unwrap();
         let home = Home::open(home).unwrap();
@@ -48,7 +50,9 @@ impl Daemon {
                 let ticket = Ticket { farm, coordinators: vec![contact], peers: Vec::new() };
                 return Self { child, started_in: begun.elapsed(), ticket };
             }
-            assert!(begun.elapsed() < START, "the coordinator did not serve in time");
+            let ended = child.try_wait().unwrap();
+            let said = || std::fs::read_to_string(&words).unwrap();
+            assert!(ended.is_none() && begun.elapsed() < START, "it does not serve: {ended:?}\n{}", said());
             std::thread::sleep(LOOK_AGAIN);
         }
     }

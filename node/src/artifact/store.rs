@@ -333,10 +333,16 @@ impl Store {
     ///
     /// [`StoreError`].
     pub async fn publish_judged(&self) -> Result<(), StoreError> {
-        for build in self.builds().await? {
-            self.publish(build.manifest).await?;
-        }
-        Ok(())
+        let published = self.published.clone();
+        self.run(move |inner| {
+            for build in inner.builds()? {
+                if let Some(manifest) = inner.look_at_manifest(build.manifest)? {
+                    published.add_tree(&manifest);
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Lets anybody fetch a tree, if it is here.

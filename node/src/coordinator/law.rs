@@ -4,6 +4,7 @@ use super::replica::Law;
 use protocol::farm::Farm;
 use protocol::farm::command::{Applied, Command, Entry, Event, LawVersion, Rejection, Reply};
 use protocol::time::Timestamp;
+use std::io::{self, BufRead, Write};
 
 impl Law for Farm {
     const NEWEST: LawVersion = LawVersion::NEWEST;
@@ -17,11 +18,11 @@ impl Law for Farm {
         (reply, events)
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        Self::snapshot(self)
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write_snapshot(out)
     }
 
-    fn restore(bytes: &[u8]) -> Result<Self, String> {
-        Self::restore(bytes).map_err(|error| error.to_string())
+    fn restore(snapshot: &mut dyn BufRead) -> Result<Self, String> {
+        Self::restore(snapshot).map_err(|error| error.to_string())
     }
 }

@@ -65,6 +65,8 @@ pub(super) fn behaviour(name: StreamProtocol, local: PeerId, part: Dht) -> Behav
 #[derive(Debug, Default)]
 pub(super) struct Records {
     provided: BTreeMap<BuildKey, Saying>,
+    /// How often there was no room in `provided`.
+    unannounced: u64,
     due: BTreeSet<(Instant, BuildKey)>,
     publishing: HashSet<QueryId>,
     searches: HashMap<QueryId, Search>,
@@ -98,7 +100,14 @@ impl Records {
     /// Says that this node holds the build's artifact, now and until withdrawn.
     pub(super) fn provide(&mut self, kad: &mut Behaviour, key: BuildKey, now: Instant) {
         if self.provided.len() >= MAX_PROVIDED && !self.provided.contains_key(&key) {
-            tracing::warn!(%key, MAX_PROVIDED, "too many builds to announce; this one is found through coordinators only");
+            // Once: a node with many builds would say so of each, at every start.
+            if self.unannounced == 0 {
+                tracing::warn!(
+                    MAX_PROVIDED,
+                    "too many builds to announce; the others are found through coordinators only"
+                );
+            }
+            self.unannounced += 1;
             return;
         }
         self.schedule(key, Saying { due: now, turn: Turn::First });

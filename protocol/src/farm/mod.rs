@@ -48,6 +48,7 @@ use notice::Notices;
 use queue::Queue;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, Read as _, Write};
 
 pub use account::MAX_OPEN_REQUIREMENTS;
 pub use asked::REMEMBERED_AFTER_EXPIRY;
@@ -269,19 +270,32 @@ impl Farm {
         crate::codec::encode(&(SNAPSHOT_VERSION, self))
     }
 
+    /// Writes what [`Farm::snapshot`] gives, a little at a time: so a large farm is not twice in memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write_snapshot(&self, out: impl Write) -> io::Result<()> {
+        crate::codec::encode_to(out, &(SNAPSHOT_VERSION, self))
+    }
+
     /// The farm of a snapshot that this program wrote and kept.
     ///
     /// # Errors
     ///
     /// [`SnapshotError`] when the bytes are of another version or damaged.
-    pub fn restore(snapshot: &[u8]) -> Result<Self, SnapshotError> {
+    pub fn restore(mut snapshot: impl BufRead) -> Result<Self, SnapshotError> {
+        let damaged = |error: String| SnapshotError::Damaged(CodecError::Malformed(error));
         // An array of two, then the version: read alone, so that another version's form is never misread.
-        let version = snapshot.get(1..).map(cbor_u16).unwrap_or_default();
+        let mut start = Vec::with_capacity(START_BYTES);
+        let read = snapshot.by_ref().take(START_BYTES as u64).read_to_end(&mut start);
+        read.map_err(|error| damaged(error.to_string()))?;
+        let version = start.get(1..).map(cbor_u16).unwrap_or_default();
         if version != Some(SNAPSHOT_VERSION) {
             return Err(SnapshotError::Version(version));
         }
-        let (_, mut farm): (u16, Self) = cbor4ii::serde::from_slice(snapshot)
-            .map_err(|error| SnapshotError::Damaged(CodecError::Malformed(error.to_string())))?;
+        let read = cbor4ii::serde::from_reader(start.as_slice().chain(snapshot));
+        let (_, mut farm): (u16, Self) = read.map_err(|error| damaged(error.to_string()))?;
         farm.reindex();
         Ok(farm)
     }
@@ -338,6 +352,9 @@ pub enum SnapshotError {
     #[error("the snapshot is damaged: {0}")]
     Damaged(CodecError),
 }
+
+/// The bytes in which the version lies: the head of the array, and at most three of a small integer.
+const START_BYTES: usize = 4;
 
 /// A small CBOR integer at the start of `bytes`.
 fn cbor_u16(bytes: &[u8]) -> Option<u16> {

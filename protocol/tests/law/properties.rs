@@ -351,7 +351,7 @@ proptest! {
         let cut = cut.index(log.len() + 1);
         let mut early = Farm::new();
         replay(&mut early, &log[..cut]);
-        let mut restored = Farm::restore(&early.snapshot()).unwrap();
+        let mut restored = Farm::restore(&early.snapshot()[..]).unwrap();
         prop_assert_eq!(restored.snapshot(), early.snapshot(), "a snapshot is the whole farm");
         replay(&mut restored, &log[cut..]);
         prop_assert_eq!(restored.snapshot(), play.kit.farm.snapshot(), "and goes on like it");
@@ -373,10 +373,10 @@ proptest! {
 fn a_damaged_or_foreign_snapshot_is_refused() {
     use protocol::farm::SnapshotError;
     let snapshot = Kit::new().farm.snapshot();
-    assert!(Farm::restore(&snapshot).is_ok());
+    assert!(Farm::restore(&snapshot[..]).is_ok());
     assert!(matches!(Farm::restore(&snapshot[..snapshot.len() - 1]), Err(SnapshotError::Damaged(_))));
     let mut newer = snapshot;
     newer[1] = 2;
-    assert_eq!(Farm::restore(&newer).unwrap_err(), SnapshotError::Version(Some(2)));
-    assert_eq!(Farm::restore(b"").unwrap_err(), SnapshotError::Version(None));
+    assert_eq!(Farm::restore(&newer[..]).unwrap_err(), SnapshotError::Version(Some(2)));
+    assert_eq!(Farm::restore(&b""[..]).unwrap_err(), SnapshotError::Version(None));
 }

@@ -184,9 +184,15 @@ impl Inner {
 
     pub(super) fn keep_judged(&self, key: BuildKey, kept: Kept) -> Result<(), StoreError> {
         let record = judged_record(&kept)?;
+        let note = codec::encode(&kept);
         let _records = self.records();
-        self.shelf.put_note(Note::Judged, key.0.as_bytes(), &codec::encode(&kept))?;
-        self.index.put_judged(&key, &record)?;
+        // A coordinator says all its verdicts again when it starts: reading is cheap, and waiting for the disk is not.
+        if self.shelf.note(Note::Judged, key.0.as_bytes())?.as_deref() != Some(note.as_slice()) {
+            self.shelf.put_note(Note::Judged, key.0.as_bytes(), &note)?;
+        }
+        if self.index.judged(&key)?.as_ref() != Some(&record) {
+            self.index.put_judged(&key, &record)?;
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What a replica asks of the rules that it keeps: a deterministic fold over commands.
 
 use std::fmt::Debug;
+use std::io::{self, BufRead, Write};
 
 use protocol::farm::command::LawVersion;
 use protocol::time::Timestamp;
@@ -24,9 +25,9 @@ pub trait Law: Default + Debug + Send + Sync + 'static {
     /// Takes one command in: the `index`-th since the farm began, from 1, stamped `now` by its proposer.
     fn apply(&mut self, index: u64, now: Timestamp, command: Self::Command) -> (Self::Reply, Vec<Self::Event>);
 
-    /// All of the state, as bytes that [`Law::restore`] understands in this and later versions.
-    fn snapshot(&self) -> Vec<u8>;
+    /// Writes all of the state, as bytes that [`Law::restore`] understands in this and later versions, a little at a time.
+    fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
 
     /// The state that [`Law::snapshot`] wrote, or why the bytes are not one.
-    fn restore(bytes: &[u8]) -> Result<Self, String>;
+    fn restore(snapshot: &mut dyn BufRead) -> Result<Self, String>;
 }

@@ -3,6 +3,7 @@
 //! The state lives in memory. It is rebuilt at start from the newest snapshot and the log behind it.
 
 use std::any::Any;
+use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -77,15 +78,19 @@ impl<L: Law> State<L> {
     }
 
     fn restore(image: &SnapshotImage) -> Result<Self, SnapshotError> {
-        let (header, law) = snapshot::unpack(image)?;
+        let (header, mut bytes) = snapshot::unpack(image)?;
+        let law = L::restore(&mut bytes).map_err(SnapshotError::Damaged)?;
+        if bytes.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
+            return Err(SnapshotError::Damaged("there are bytes behind its end".into()));
+        }
         Ok(Self {
-            law: L::restore(&law).map_err(SnapshotError::Damaged)?,
+            law,
             last_index: header.last_index,
             last_stamp: header.last_stamp,
             applied: header.meta.last_log_id,
             membership: header.meta.last_membership,
             bytes_since_snapshot: 0,
-            snapshot_bytes: law.len() as u64,
+            snapshot_bytes: bytes.bytes,
         })
     }
 
@@ -223,11 +228,12 @@ impl<L: Law> RaftStateMachine<Types> for Machine<L> {
         Ok(replies)
     }
 
-    /// Takes the state's bytes while nothing is applied (openraft waits for this); readers go on.
+    /// Packs the state while nothing is applied (openraft waits for this); readers go on. Nothing else of its size is held in
+    /// memory.
     async fn get_snapshot_builder(&mut self) -> Builder {
         let shared = self.shared.clone();
-        let taken = spawn_blocking(move || {
-            let taken = {
+        let taking = spawn_blocking(move || -> Result<Snapshot, SnapshotError> {
+            let (meta, image, law_bytes) = {
                 let state = shared.read();
                 let last_log_id = state.applied;
                 let meta = SnapshotMeta {
@@ -235,13 +241,17 @@ impl<L: Law> RaftStateMachine<Types> for Machine<L> {
                     last_membership: state.membership.clone(),
                     snapshot_id: last_log_id.map_or_else(|| "0".into(), |log_id| log_id.to_string()),
                 };
-                let header = Header { meta, last_index: state.last_index, last_stamp: state.last_stamp };
-                (header, state.law.snapshot())
+                let header = Header { meta: meta.clone(), last_index: state.last_index, last_stamp: state.last_stamp };
+                let (image, law_bytes) = snapshot::pack(&header, |out| state.law.snapshot(out))?;
+                (meta, image, law_bytes)
             };
-            shared.write().snapshot_bytes = taken.1.len() as u64;
-            taken
+            shared.write().snapshot_bytes = law_bytes;
+            Ok(Snapshot { meta, snapshot: Box::new(image) })
         });
-        let taken = taken.await.map_err(|error| StorageIoError::read_state_machine(&error).into());
+        let taken = match taking.await {
+            Ok(taken) => taken.map_err(|error| StorageIoError::read_state_machine(&error).into()),
+            Err(error) => Err(StorageIoError::read_state_machine(&error).into()),
+        };
         Builder { taken: Some(taken), snapshots: self.snapshots.clone() }
     }
 
@@ -287,10 +297,10 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-/// Packs and saves a snapshot whose bytes were taken already, while commands are applied again.
+/// Saves a snapshot that was packed already, while commands are applied again.
 #[derive(Debug)]
 pub(super) struct Builder {
-    taken: Option<Result<(Header, Vec<u8>), StorageError>>,
+    taken: Option<Result<Snapshot, StorageError>>,
     snapshots: SnapshotStore,
 }
 
@@ -300,14 +310,13 @@ impl RaftSnapshotBuilder<Types> for Builder {
             let again = SnapshotError::Damaged("a builder builds one snapshot".into());
             return Err(StorageIoError::write_snapshot(None, &again).into());
         };
-        let (header, law) = taken?;
+        let taken = taken?;
         let snapshots = self.snapshots.clone();
-        let packing = spawn_blocking(move || -> Result<Snapshot, SnapshotError> {
-            let image = snapshot::pack(&header, &law)?;
-            snapshots.save(&header.meta, &image)?;
-            Ok(Snapshot { meta: header.meta, snapshot: Box::new(image) })
+        let saving = spawn_blocking(move || -> Result<Snapshot, SnapshotError> {
+            snapshots.save(&taken.meta, &taken.snapshot)?;
+            Ok(taken)
         });
-        Ok(packing
+        Ok(saving
             .await
             .map_err(|error| StorageIoError::write_snapshot(None, &error))?
             .map_err(|error| StorageIoError::write_snapshot(None, &error))?)

@@ -11,9 +11,8 @@
 //! against it: a file that the record names and that is gone or damaged, with none newer, is an error.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,6 +32,8 @@ const CURRENT: &[u8] = b"current";
 
 /// Largest state that is unpacked, in bytes; far above what a farm holds, it stops a hostile image.
 const STATE_BYTES_MAX: u64 = 4 << 30;
+/// Bytes of the state that are outside of it at a time, while it is packed or unpacked.
+const PIECE_BYTES: usize = 64 << 10;
 /// Fast rather than small: a snapshot is rewritten soon.
 const COMPRESSION_LEVEL: i32 = 1;
 
@@ -80,38 +81,86 @@ pub(super) struct Header {
     pub(super) last_stamp: Timestamp,
 }
 
-/// Packs `header` and the law's bytes.
-pub(super) fn pack(header: &Header, law: &[u8]) -> Result<SnapshotImage, SnapshotError> {
-    let packing = || SnapshotError::io("pack a snapshot");
+/// Packs `header` and what `law` writes, a piece at a time; and how many bytes it wrote.
+pub(super) fn pack(
+    header: &Header,
+    law: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(SnapshotImage, u64), SnapshotError> {
     let header = encode(header)?;
-    let mut packer = zstd::stream::Encoder::new(MAGIC.to_vec(), COMPRESSION_LEVEL).map_err(packing())?;
     let length = u32::try_from(header.len()).map_err(|_| SnapshotError::Damaged("long header".into()))?;
-    packer.write_all(&length.to_le_bytes()).map_err(packing())?;
-    packer.write_all(&header).map_err(packing())?;
-    packer.write_all(law).map_err(packing())?;
-    let mut bytes = packer.finish().map_err(packing())?;
-    let digest = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&digest);
-    Ok(SnapshotImage(bytes.into()))
+    let pack = || -> io::Result<(Vec<u8>, u64)> {
+        let mut packer = zstd::stream::Encoder::new(MAGIC.to_vec(), COMPRESSION_LEVEL)?;
+        packer.write_all(&length.to_le_bytes())?;
+        packer.write_all(&header)?;
+        let mut pieces = BufWriter::with_capacity(PIECE_BYTES, Counted { inner: packer, bytes: 0 });
+        law(&mut pieces)?;
+        let Counted { inner: packer, bytes } = pieces.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((packer.finish()?, bytes))
+    };
+    let (mut image, law_bytes) = pack().map_err(SnapshotError::io("pack a snapshot"))?;
+    let digest = Sha256::digest(&image);
+    image.extend_from_slice(&digest);
+    Ok((SnapshotImage(image.into()), law_bytes))
 }
 
-/// Unpacks header and law's bytes, all checked against the digest.
-pub(super) fn unpack(image: &SnapshotImage) -> Result<(Header, Vec<u8>), SnapshotError> {
+/// The header, and the law's bytes to be read; what is packed was checked against its digest.
+pub(super) fn unpack(image: &SnapshotImage) -> Result<(Header, Counted<impl BufRead>), SnapshotError> {
     let damaged = |why: &str| SnapshotError::Damaged(why.into());
     let (body, digest) = image.0.split_last_chunk::<DIGEST_BYTES>().ok_or_else(|| damaged("it is cut short"))?;
     if Sha256::digest(body)[..] != digest[..] {
         return Err(damaged("its digest does not match"));
     }
     let packed = body.strip_prefix(&MAGIC).ok_or_else(|| damaged("it is of another format"))?;
-    let mut bytes = Vec::new();
-    zstd::stream::Decoder::new(packed)
-        .and_then(|unpacker| unpacker.take(STATE_BYTES_MAX).read_to_end(&mut bytes))
-        .map_err(|error| damaged(&error.to_string()))?;
-    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| damaged("it has no header"))?;
-    let (header, law) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or_else(|| damaged("its header is cut short"))?;
-    Ok((decode(header)?, law.to_vec()))
+    let read = || -> io::Result<_> {
+        let unpacker = zstd::stream::Decoder::with_buffer(packed)?.take(STATE_BYTES_MAX);
+        let mut pieces = BufReader::with_capacity(PIECE_BYTES, unpacker);
+        let mut length = [0; 4];
+        pieces.read_exact(&mut length)?;
+        let mut header = Vec::new();
+        let length = u32::from_le_bytes(length);
+        pieces.by_ref().take(length.into()).read_to_end(&mut header)?;
+        Ok((header, pieces))
+    };
+    let (header, inner) = read().map_err(|error| damaged(&error.to_string()))?;
+    Ok((decode(&header)?, Counted { inner, bytes: 0 }))
+}
+
+/// Counts the bytes that go through.
+#[derive(Debug)]
+pub(super) struct Counted<T> {
+    inner: T,
+    pub(super) bytes: u64,
+}
+
+impl<T: Write> Write for Counted<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Counted<T> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(out)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+impl<T: BufRead> BufRead for Counted<T> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
+        self.bytes += bytes as u64;
+    }
 }
 
 /// Which file is current, as sled remembers it.
@@ -176,10 +225,9 @@ impl SnapshotStore {
         let record: Option<Record> = self.records.get(CURRENT)?.map(|bytes| decode(&bytes)).transpose()?;
         let mut damage = None;
         for (name, path) in self.list()?.into_iter().rev() {
-            let bytes: Arc<[u8]> = fs::read(&path).map_err(SnapshotError::io("read a snapshot"))?.into();
-            let image = SnapshotImage(bytes);
-            match unpack(&image) {
-                Ok((header, _)) => {
+            let image = SnapshotImage(fs::read(&path).map_err(SnapshotError::io("read a snapshot"))?.into());
+            match unpack(&image).map(|(header, _)| header) {
+                Ok(header) => {
                     let found = header.meta.last_log_id.map(|log_id| log_id.index);
                     if let Some(record) = record.filter(|record| record.last_index > found) {
                         return Err(SnapshotError::Lost { name: record.name });

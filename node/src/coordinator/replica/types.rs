@@ -4,12 +4,12 @@
 //! logged, sent and decoded once per replica.
 
 use std::fmt;
-use std::sync::Arc;
 
 use protocol::farm::command::LawVersion;
 use protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use tokio_util::bytes::Bytes;
 
 /// A coordinator's number within Raft, given once and never reused.
 pub type NodeId = u64;
@@ -64,7 +64,7 @@ pub struct Replies(pub Vec<ByteBuf>);
 
 /// A snapshot as it lies on disk and travels: packed, with a digest at its end.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct SnapshotImage(pub Arc<[u8]>);
+pub struct SnapshotImage(pub Bytes);
 
 impl fmt::Debug for SnapshotImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
