@@ -30,8 +30,8 @@ use people::People;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the coordinator may keep: some twenty of the small builds.
-const COORDINATOR_STORE: &str = "3M";
+/// What the coordinator may keep: some fourteen of the small builds, which the first quarter of a short run fills.
+const COORDINATOR_STORE: &str = "2M";
 /// New builds asked for in an hour.
 const BUILDS_AN_HOUR: u32 = 1_030;
 /// How many of them are to be built at least, an hour.
