@@ -346,7 +346,12 @@ fn a_full_disk_is_waited_for_and_nothing_is_acknowledged_meanwhile() {
     let (wal, _) = Wal::open(home.path(), &SMALL).unwrap();
     append(&wal, &entries(0..3));
     // What is to become the next segment, and the vote, lead to a disk that is always full.
-    let next = segment::path(home.path(), segments(home.path()).len() as u64 + 1).with_extension("wal.new");
+    let next = || {
+        let last = segments(home.path()).pop().unwrap();
+        let sequence = segment::sequence_of(last.file_name().unwrap().to_str().unwrap()).unwrap();
+        segment::path(home.path(), sequence + 1).with_extension("wal.new")
+    };
+    let unfinished = next();
     let vote = home.path().join("vote.new");
     let asked = |at: u64| {
         let (tell, told) = std_mpsc::sync_channel(1);
@@ -354,12 +359,12 @@ fn a_full_disk_is_waited_for_and_nothing_is_acknowledged_meanwhile() {
         block_on(wal.append(vec![(at, payload)], move |result| tell.send(result).unwrap())).unwrap();
         told
     };
-    for path in [&next, &vote] {
+    for path in [&unfinished, &vote] {
         std::os::unix::fs::symlink("/dev/full", path).unwrap();
     }
     let told = asked(3);
     assert!(told.recv_timeout(Duration::from_millis(600)).is_err(), "it is not acknowledged");
-    fs::remove_file(&next).unwrap();
+    fs::remove_file(&unfinished).unwrap();
     told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
     thread::scope(|scope| {
         let saving = scope.spawn(|| block_on(wal.save_vote(b"term 9".to_vec())));
@@ -369,7 +374,7 @@ fn a_full_disk_is_waited_for_and_nothing_is_acknowledged_meanwhile() {
         saving.join().unwrap().unwrap();
     });
     // Who closes the log does not wait for space.
-    std::os::unix::fs::symlink("/dev/full", next.with_file_name("0000000000000003.wal.new")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", next()).unwrap();
     let told = asked(4);
     drop(wal);
     assert!(told.recv_timeout(Duration::from_secs(20)).unwrap().is_err());
