@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How long the farm may take to tidy up once everything has ended.
 const TIDY: Duration = Duration::from_secs(60);
 /// What may lie in a home, whatever happened.
-const OF_A_HOME: [&str; 16] = [
+const OF_A_HOME: [&str; 17] = [
     "node.key",
     "requester.key",
     "farm.key",
@@ -25,6 +25,7 @@ const OF_A_HOME: [&str; 16] = [
     "begun",
     "daemon.addr",
     "lock",
+    "peers",
     "index",
     "store",
     "work",

@@ -21,6 +21,7 @@ use super::surroundings::Surroundings;
 use super::tool::{self, Alias, Tool};
 use super::vitals::Vitals;
 use super::workspace::{Workspace, WorkspaceError};
+use protocol::report::Limit;
 
 /// What an attempt is given.
 #[derive(Debug)]
@@ -143,6 +144,10 @@ impl Enclosure {
         self.settle().await;
         if cancel.is_cancelled() {
             return StepEnd { outcome: Outcome::Cancelled, usage: Usage::default() };
+        }
+        // Whatever is quick enough could end before its time is looked at.
+        if wall.is_zero() {
+            return StepEnd { outcome: Outcome::Limit(Limit::Deadline), usage: Usage::default() };
         }
         let abort = match self.start(step, wall) {
             Ok(abort) => abort,
