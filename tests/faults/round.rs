@@ -267,11 +267,15 @@ impl Round<'_> {
         let asking = &self.asked[at];
         let Some(End::Ran(ran)) = &asking.end else { return Ok(()) };
         let struck = |who: Who| self.weather.strikes.iter().any(|strike| strike.whom == who);
+        let (asker, full) = (Who::Asker(asking.wish.asker), Fault::FullDisk);
+        let has_no_room = self.weather.strikes.iter().any(|strike| strike.whom == asker && strike.fault == full);
         let clocks =
             self.weather.strikes.iter().any(|strike| matches!(strike.fault, Fault::Shift(_) | Fault::WakeAt(_)));
         let fair = match ran.code {
             Some(0) => true,
-            Some(3) => struck(Who::Coordinator) || struck(Who::Asker(asking.wish.asker)),
+            // Asked for nothing: the files could not have been taken.
+            Some(2) => has_no_room,
+            Some(3) => struck(Who::Coordinator) || struck(asker),
             Some(4) => clocks,
             Some(5) => true,
             _ => false,
