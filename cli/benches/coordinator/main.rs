@@ -107,7 +107,7 @@ fn past(runtime: &Runtime) {
     restart(runtime, folder.path(), "  just after a snapshot             ");
     runtime.block_on(async {
         let past = Past::open(folder.path(), farm, issued_at).await;
-        let enough = past.state_bytes() / 100 * 97;
+        let enough = past.snapshot_bytes() / 100 * 97;
         let snapshots = past.snapshots();
         past.repeat(all, |past| past.bytes() >= enough).await;
         assert_eq!(past.snapshots(), snapshots, "the log is the longest that there may be");

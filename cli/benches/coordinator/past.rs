@@ -97,9 +97,9 @@ impl Past {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the whole state.
-    pub(crate) fn state_bytes(&self) -> u64 {
-        self.ledger.read(|farm| farm.snapshot().len() as u64)
+    /// Bytes of the snapshot on disk: as many of commands may follow it before there is another.
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        self.snapshots().iter().map(|name| self.snapshots.join(name).metadata().unwrap().len()).sum()
     }
 
     /// The snapshots on disk, by name.

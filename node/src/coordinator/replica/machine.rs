@@ -60,7 +60,7 @@ pub(super) struct State<L> {
     pub(super) membership: Membership,
     /// Bytes of commands applied since a snapshot was last due.
     bytes_since_snapshot: u64,
-    /// Size of the law's bytes in the last snapshot.
+    /// Size of the last snapshot, packed.
     snapshot_bytes: u64,
 }
 
@@ -90,7 +90,7 @@ impl<L: Law> State<L> {
             applied: header.meta.last_log_id,
             membership: header.meta.last_membership,
             bytes_since_snapshot: 0,
-            snapshot_bytes: bytes.bytes,
+            snapshot_bytes: image.0.len() as u64,
         })
     }
 
@@ -107,8 +107,9 @@ impl<L: Law> State<L> {
         replies
     }
 
-    /// Counts `bytes` of commands; true once they outweigh the state itself. So writing snapshots costs
-    /// no more than writing the log, and what a restart must apply again stays about as large as the state.
+    /// Counts `bytes` of commands; true once they outweigh the last snapshot as it lies on disk. So writing
+    /// snapshots costs no more than writing the log, and what a restart must apply again stays smaller than
+    /// the state.
     fn snapshot_pays(&mut self, bytes: u64) -> bool {
         self.bytes_since_snapshot += bytes;
         let pays = self.bytes_since_snapshot >= self.snapshot_bytes.max(SNAPSHOT_AFTER_BYTES_MIN);
@@ -233,7 +234,7 @@ impl<L: Law> RaftStateMachine<Types> for Machine<L> {
     async fn get_snapshot_builder(&mut self) -> Builder {
         let shared = self.shared.clone();
         let taking = spawn_blocking(move || -> Result<Snapshot, SnapshotError> {
-            let (meta, image, law_bytes) = {
+            let (meta, image) = {
                 let state = shared.read();
                 let last_log_id = state.applied;
                 let meta = SnapshotMeta {
@@ -242,10 +243,10 @@ impl<L: Law> RaftStateMachine<Types> for Machine<L> {
                     snapshot_id: last_log_id.map_or_else(|| "0".into(), |log_id| log_id.to_string()),
                 };
                 let header = Header { meta: meta.clone(), last_index: state.last_index, last_stamp: state.last_stamp };
-                let (image, law_bytes) = snapshot::pack(&header, |out| state.law.snapshot(out))?;
-                (meta, image, law_bytes)
+                let image = snapshot::pack(&header, |out| state.law.snapshot(out))?;
+                (meta, image)
             };
-            shared.write().snapshot_bytes = law_bytes;
+            shared.write().snapshot_bytes = image.0.len() as u64;
             Ok(Snapshot { meta, snapshot: Box::new(image) })
         });
         let taken = match taking.await {

@@ -81,30 +81,29 @@ pub(super) struct Header {
     pub(super) last_stamp: Timestamp,
 }
 
-/// Packs `header` and what `law` writes, a piece at a time; and how many bytes it wrote.
+/// Packs `header` and what `law` writes, a piece at a time.
 pub(super) fn pack(
     header: &Header,
     law: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(SnapshotImage, u64), SnapshotError> {
+) -> Result<SnapshotImage, SnapshotError> {
     let header = encode(header)?;
     let length = u32::try_from(header.len()).map_err(|_| SnapshotError::Damaged("long header".into()))?;
-    let pack = || -> io::Result<(Vec<u8>, u64)> {
+    let pack = || -> io::Result<Vec<u8>> {
         let mut packer = zstd::stream::Encoder::new(MAGIC.to_vec(), COMPRESSION_LEVEL)?;
         packer.write_all(&length.to_le_bytes())?;
         packer.write_all(&header)?;
-        let mut pieces = BufWriter::with_capacity(PIECE_BYTES, Counted { inner: packer, bytes: 0 });
+        let mut pieces = BufWriter::with_capacity(PIECE_BYTES, packer);
         law(&mut pieces)?;
-        let Counted { inner: packer, bytes } = pieces.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok((packer.finish()?, bytes))
+        pieces.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
     };
-    let (mut image, law_bytes) = pack().map_err(SnapshotError::io("pack a snapshot"))?;
+    let mut image = pack().map_err(SnapshotError::io("pack a snapshot"))?;
     let digest = Sha256::digest(&image);
     image.extend_from_slice(&digest);
-    Ok((SnapshotImage(image.into()), law_bytes))
+    Ok(SnapshotImage(image.into()))
 }
 
 /// The header, and the law's bytes to be read; what is packed was checked against its digest.
-pub(super) fn unpack(image: &SnapshotImage) -> Result<(Header, Counted<impl BufRead>), SnapshotError> {
+pub(super) fn unpack(image: &SnapshotImage) -> Result<(Header, impl BufRead), SnapshotError> {
     let damaged = |why: &str| SnapshotError::Damaged(why.into());
     let (body, digest) = image.0.split_last_chunk::<DIGEST_BYTES>().ok_or_else(|| damaged("it is cut short"))?;
     if Sha256::digest(body)[..] != digest[..] {
@@ -121,46 +120,8 @@ pub(super) fn unpack(image: &SnapshotImage) -> Result<(Header, Counted<impl BufR
         pieces.by_ref().take(length.into()).read_to_end(&mut header)?;
         Ok((header, pieces))
     };
-    let (header, inner) = read().map_err(|error| damaged(&error.to_string()))?;
-    Ok((decode(&header)?, Counted { inner, bytes: 0 }))
-}
-
-/// Counts the bytes that go through.
-#[derive(Debug)]
-pub(super) struct Counted<T> {
-    inner: T,
-    pub(super) bytes: u64,
-}
-
-impl<T: Write> Write for Counted<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<T: Read> Read for Counted<T> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(out)?;
-        self.bytes += read as u64;
-        Ok(read)
-    }
-}
-
-impl<T: BufRead> BufRead for Counted<T> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.inner.consume(bytes);
-        self.bytes += bytes as u64;
-    }
+    let (header, law) = read().map_err(|error| damaged(&error.to_string()))?;
+    Ok((decode(&header)?, law))
 }
 
 /// Which file is current, as sled remembers it.
