@@ -310,7 +310,8 @@ fn change_places(anew: &Path, path: &Path) -> io::Result<()> {
     absent_is_fine(fs::remove_dir_all(anew))
 }
 
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+/// What was to go may be gone already.
+pub(crate) fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

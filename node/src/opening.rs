@@ -9,7 +9,7 @@
 use crate::artifact::Store;
 use crate::artifact::index::IndexError;
 use crate::artifact::store::StoreError;
-use crate::database::Database;
+use crate::database::{Database, absent_is_fine};
 use crate::home::{Home, HomeError};
 use std::fs;
 use std::io;
@@ -117,13 +117,6 @@ fn set_aside(home: &Home) -> Result<PathBuf, HomeError> {
     absent_is_fine(fs::remove_dir_all(&aside)).map_err(failed)?;
     fs::rename(home.path().join(FOLDER), &aside).map_err(failed)?;
     Ok(aside)
-}
-
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

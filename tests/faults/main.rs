@@ -20,6 +20,9 @@ mod disk;
 #[path = "../integration/farm.rs"]
 mod farm;
 mod inspect;
+#[allow(dead_code, reason = "the other tests use all of it")]
+#[path = "../integration/lacks.rs"]
+mod lacks;
 mod machine;
 mod plan;
 mod round;
@@ -33,6 +36,7 @@ mod yard;
 use crate::plan::{ROUNDS_OF_A_FARM, Season};
 use crate::tally::Tally;
 use crate::yard::{Means, Yard};
+use lacks::left_out;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,11 +119,4 @@ fn number(name: &str, otherwise: u64) -> u64 {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")),
         Err(_) => otherwise,
     }
-}
-
-/// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the
-/// tests use, and then nothing may be left out.
-fn left_out(what: &str, because: &str) {
-    assert!(std::env::var_os("BARNRAISE_TESTS").is_none_or(|word| word != "whole"), "{what} was left out: {because}");
-    eprintln!("left out: {what}: {because}");
 }

@@ -267,6 +267,12 @@ impl Gate {
         format!("{}={}", self.name, self.prefix.display())
     }
 
+    /// Waits until a build stands at it.
+    #[track_caller]
+    pub(crate) fn is_reached(&self) {
+        wait_for("the build at the gate", BUILD, || (processes_with(&self.program()) > 0).then_some(()));
+    }
+
     /// Lets every build through, those that come later as well.
     pub(crate) fn open(&self) {
         fs::write(self.prefix.join("open"), "").unwrap();

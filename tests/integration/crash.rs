@@ -1,7 +1,8 @@
 //! Power cuts in the middle of things: of a volunteer that builds, of a coordinator with a build running and a queue.
 
-use crate::barn::{Barn, Gate, gated_recipe, processes_with, recipe};
+use crate::barn::{Barn, Gate, Person, gated_recipe, processes_with, recipe};
 use crate::deadline::{BUILD, wait_for};
+use crate::farm::Process;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -127,7 +128,7 @@ fn a_build_that_ends_while_no_coordinator_is_there_is_reported_later() {
     let me = barn.person("me");
     let addresses = barn.addresses(&me);
     let request = me.leaves(&[&file]);
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     barn.cut_power();
     gate.open();
     let mut process = volunteer.process;
@@ -149,7 +150,7 @@ fn a_volunteer_that_is_told_to_stop_hands_its_build_back() {
     let first = barn.volunteer("one", &["--accept", "any", "--tool", &gates[0].offer()]);
     let me = barn.person("me");
     let request = me.leaves(&[&file]);
-    wait_for("the build at the gate", BUILD, || (processes_with(&gates[0].program()) > 0).then_some(()));
+    gates[0].is_reached();
     let second = barn.volunteer("two", &["--accept", "any", "--tool", &gates[1].offer()]);
     let mut process = first.process;
     assert!(process.stop().success());
@@ -164,41 +165,45 @@ fn a_volunteer_that_is_told_to_stop_hands_its_build_back() {
 #[test]
 fn a_source_on_its_way_when_the_coordinator_dies_arrives_all_the_same() {
     let mut barn = Barn::found(&[]);
-    let file = recipe(
-        &barn.farm,
-        "big",
-        "requires = [\"tool.nobody-has-it\"]\n[source]\nhint = \"anything\"\n[[step]]\nrun = [\"true\"]\n",
-    );
     let (me, you) = (barn.person("me"), barn.person("you"));
     let addresses = barn.addresses(&me);
+    let Some((asked, seen)) = source_on_its_way(&barn, &me, &you) else {
+        return crate::left_out(
+            "the death of a coordinator that takes a source over",
+            "sources arrive before they can be seen coming",
+        );
+    };
+    barn.cut_power();
+    barn.start_again(&addresses);
+    let request = asked.end(BUILD).ended_with(0).json()["request"].clone();
+    assert_eq!(request, seen["request"]);
+    assert_eq!(you.status(request.as_str().unwrap())["state"], "queued", "the farm holds the source");
+}
+
+/// Asks for something that nobody can build, with larger and larger sources, until `you` see one on its way: the command that
+/// hands it over, and the request in the queue.
+pub(crate) fn source_on_its_way(barn: &Barn, me: &Person, you: &Person) -> Option<(Process, Value)> {
+    let rest = "requires = [\"tool.nobody-has-it\"]\n[source]\nhint = \"anything\"\n[[step]]\nrun = [\"true\"]\n";
+    let file = recipe(&barn.farm, "big", rest);
     for mebibytes in [64, 128, 256, 512] {
-        let source = big_source(&barn, mebibytes);
-        let source = source.to_str().unwrap();
-        let asked = me.starts(&["request", &file, "--source", source, "--detach", "--json"]);
+        let source = big_source(barn, mebibytes);
+        let asked = me.starts(&["request", &file, "--source", source.to_str().unwrap(), "--detach", "--json"]);
         let seen = wait_for("the request", BUILD, || {
             let farm = you.asks(&["status"], 0);
             let newest = farm["queue"].as_array().unwrap().last()?;
             (newest["recipe"] == "big").then(|| newest.clone())
         });
         if seen["state"] == "awaiting_source" {
-            barn.cut_power();
-            barn.start_again(&addresses);
-            let request = asked.end(BUILD).ended_with(0).json()["request"].clone();
-            assert_eq!(request, seen["request"]);
-            assert_eq!(you.status(request.as_str().unwrap())["state"], "queued", "the farm holds the source");
-            return;
+            return Some((asked, seen));
         }
         let request = asked.end(BUILD).ended_with(0).json()["request"].clone();
         me.asks(&["cancel", request.as_str().unwrap()], 0);
     }
-    crate::left_out(
-        "the death of a coordinator that takes a source over",
-        "sources arrive before they can be seen coming",
-    );
+    None
 }
 
 /// A folder with one file of so many different chunks.
-pub(crate) fn big_source(barn: &Barn, mebibytes: usize) -> PathBuf {
+fn big_source(barn: &Barn, mebibytes: usize) -> PathBuf {
     let folder = barn.farm.folder().join(format!("source-{mebibytes}"));
     fs::create_dir(&folder).unwrap();
     let mut bytes = vec![0; mebibytes << 20];

@@ -10,7 +10,7 @@
 //! | a mail to a server that is silent | [`crate::bad_input`]: `a_mail_server_that_puts_off_or_is_silent_loses_no_mail` |
 //! | an orderly end | [`told_twice_it_ends_at_once`] |
 
-use crate::barn::{Barn, Gate, gated_recipe, processes_with, recipe};
+use crate::barn::{Barn, Gate, gated_recipe, processes_with};
 use crate::deadline::{BUILD, SOON, wait_for};
 use crate::farm::{Farm, Process};
 use rustix::process::Signal;
@@ -48,7 +48,7 @@ fn a_farm_in_one_daemon_stops_in_the_middle_of_a_build() {
     let ticket = daemon.line("the ticket", |line| line.starts_with("farm1"));
     let me = farm.home("me");
     let left = me.run(&["request", &file, "--detach", "--json", "--farm", &ticket], BUILD).ended_with(0).json();
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     stops(&mut daemon);
     assert_eq!(processes_with(&gate.program()), 0, "nothing of the build is left");
     assert!(daemon.stderr().contains("handed back"), "{}", daemon.stderr());
@@ -91,30 +91,13 @@ fn nobody_who_waits_holds_a_daemon_up() {
 #[test]
 fn a_source_on_its_way_holds_nobody_up() {
     let mut barn = Barn::found(&[]);
-    let file = recipe(
-        &barn.farm,
-        "big",
-        "requires = [\"tool.nobody-has-it\"]\n[source]\nhint = \"anything\"\n[[step]]\nrun = [\"true\"]\n",
-    );
     let (me, you) = (barn.person("me"), barn.person("you"));
-    for mebibytes in [64, 128, 256, 512] {
-        let source = crate::crash::big_source(&barn, mebibytes);
-        let mut asked = me.starts(&["request", &file, "--source", source.to_str().unwrap(), "--detach", "--json"]);
-        let seen = wait_for("the request", BUILD, || {
-            let farm = you.asks(&["status"], 0);
-            let newest = farm["queue"].as_array().unwrap().last()?;
-            (newest["recipe"] == "big").then(|| newest.clone())
-        });
-        if seen["state"] == "awaiting_source" {
-            stops(&mut barn.coordinator);
-            assert!(asked.ended().is_none(), "it waits for the coordinator: {}", asked.stderr());
-            assert_eq!(asked.stop().code(), Some(130), "{}", asked.stderr());
-            return;
-        }
-        let request = asked.end(BUILD).ended_with(0).json()["request"].clone();
-        me.asks(&["cancel", request.as_str().unwrap()], 0);
-    }
-    crate::left_out("a stop while a source is on its way", "sources arrive before they can be seen coming");
+    let Some((mut asked, _)) = crate::crash::source_on_its_way(&barn, &me, &you) else {
+        return crate::left_out("a stop while a source is on its way", "sources arrive before they can be seen coming");
+    };
+    stops(&mut barn.coordinator);
+    assert!(asked.ended().is_none(), "it waits for the coordinator: {}", asked.stderr());
+    assert_eq!(asked.stop().code(), Some(130), "{}", asked.stderr());
 }
 
 #[test]
@@ -127,7 +110,7 @@ fn told_twice_it_ends_at_once() {
     let file = gated_recipe(&barn.farm);
     let mut volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]).process;
     barn.person("me").leaves(&[&file]);
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     // The lease is handed back to a coordinator that does not answer, which takes the volunteer five seconds to give up.
     barn.coordinator.signal(Signal::STOP);
     volunteer.signal(Signal::TERM);

@@ -1,7 +1,7 @@
 //! Where a request stands: its place, who could build it, when it will be built; from anybody who knows something of it.
 
-use crate::barn::{Barn, Gate, Person, gated_recipe, processes_with};
-use crate::deadline::{BUILD, SOON, wait_for};
+use crate::barn::{Barn, Gate, Person, gated_recipe};
+use crate::deadline::{SOON, wait_for};
 use serde_json::{Value, json};
 
 /// Words that ask for the gated recipe with this marker.
@@ -26,7 +26,7 @@ fn a_request_says_its_place_and_when_it_will_be_built() {
     let me = barn.person("me");
     let leaves = |name: &str| me.leaves(&[&file, "-o", &marked(name)]);
     let first = leaves("first");
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     let (second, third) = (leaves("second"), leaves("third"));
 
     let runs = wait_for("its phase", SOON, || {
@@ -51,7 +51,7 @@ fn a_request_says_its_place_and_when_it_will_be_built() {
     }
     gate.shut();
     let fourth = leaves("fourth");
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     let fifth = me.status(&leaves("fifth"));
     assert_eq!(fifth["past_builds"], 3, "{fifth}");
     let (soonest, latest) = (fifth["soonest_ms"].as_u64().unwrap(), fifth["latest_ms"].as_u64().unwrap());
@@ -72,7 +72,7 @@ fn a_volunteer_tells_what_it_has_heard_when_no_coordinator_is_there() {
     let volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]);
     let (me, neighbour) = (barn.person("me"), barn.at_home_of(&volunteer));
     let running = me.leaves(&[&file, "-o", &marked("running")]);
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     let waiting = me.leaves(&[&file, "-o", &marked("waiting")]);
     // While a coordinator is there, it is asked.
     let known = neighbour.status(&waiting);

@@ -19,7 +19,7 @@ fn a_volunteer_that_falls_silent_is_noticed_though_nobody_asks() {
     let volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]);
     let me = barn.person("me");
     let request = me.leaves(&[&file]);
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     // Its connections stay open, and nobody says a word to the coordinator until it has noticed by itself.
     volunteer.process.signal(Signal::STOP);
     let stopped = Instant::now();
@@ -43,7 +43,7 @@ fn a_volunteer_whose_connection_breaks_has_five_seconds_to_come_back() {
     let file = gated_recipe(&barn.farm);
     let mut volunteer = barn.volunteer("volunteer", &["--accept", "any", "--tool", &gate.offer()]);
     barn.person("me").leaves(&[&file]);
-    wait_for("the build at the gate", BUILD, || (processes_with(&gate.program()) > 0).then_some(()));
+    gate.is_reached();
     volunteer.process.kill();
     let killed = Instant::now();
     barn.coordinator.says("VolunteerLost", NOTICED_WITHIN);

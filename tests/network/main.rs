@@ -1,7 +1,7 @@
 //! The peer-to-peer parts carry weight: real processes and real drivers on loopback, and in network namespaces made here.
 //!
 //! [`neighbours`] starts a farm of three whose builds one volunteer alone can make, [`guest`] is a peer inside the test that
-//! does as it likes. What a machine cannot run is named by [`left_out`], and is a failure where the tests were told that
+//! does as it likes. What a machine cannot run is named by [`lacks`], and is a failure where the tests were told that
 //! everything is there.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -11,6 +11,9 @@ mod deadline;
 #[path = "../integration/farm.rs"]
 mod farm;
 mod guest;
+#[allow(dead_code, reason = "the other tests use all of it")]
+#[path = "../integration/lacks.rs"]
+mod lacks;
 #[allow(dead_code, reason = "the bench uses all of it")]
 #[path = "../../cli/benches/coordinator/load.rs"]
 mod load;
@@ -27,9 +30,4 @@ mod lost;
 mod stuck;
 mod without_coordinator;
 
-/// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the
-/// tests use, and then nothing may be left out.
-fn left_out(what: &str, because: &str) {
-    assert!(std::env::var_os("BARNRAISE_TESTS").is_none_or(|word| word != "whole"), "{what} was left out: {because}");
-    eprintln!("left out: {what}: {because}");
-}
+use lacks::left_out;

@@ -18,13 +18,16 @@ mod deadline;
 mod farm;
 mod flat;
 mod gauge;
+#[allow(dead_code, reason = "the other tests use all of it")]
+#[path = "../integration/lacks.rs"]
+mod lacks;
 mod machine;
 mod people;
 
 use barn::Barn;
 use company::Company;
-use deadline::SOON;
 use gauge::Gauge;
+use lacks::can_build;
 use node::chance::Chance;
 use people::People;
 use std::thread;
@@ -91,20 +94,4 @@ fn a_farm_that_lives_long_grows_nothing() {
 fn minutes() -> u32 {
     let told = std::env::var("BARNRAISE_SOAK_MINUTES").ok();
     told.map_or(5, |minutes| minutes.parse().unwrap())
-}
-
-/// Whether this machine can run builds; says so where it cannot.
-fn can_build(what: &str) -> bool {
-    let report = farm::Farm::new().home("doctor").run(&["doctor"], SOON);
-    if report.code != Some(0) {
-        left_out(what, &report.stderr);
-    }
-    report.code == Some(0)
-}
-
-/// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the
-/// tests use, and then nothing may be left out.
-fn left_out(what: &str, because: &str) {
-    assert!(std::env::var_os("BARNRAISE_TESTS").is_none_or(|word| word != "whole"), "{what} was left out: {because}");
-    eprintln!("left out: {what}: {because}");
 }

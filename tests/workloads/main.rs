@@ -15,34 +15,18 @@ mod debian;
 #[allow(dead_code, reason = "the other tests use all of it")]
 #[path = "../integration/farm.rs"]
 mod farm;
+#[allow(dead_code, reason = "the other tests use all of it")]
+#[path = "../integration/lacks.rs"]
+mod lacks;
 mod order;
 mod sources;
 
 mod native;
 mod rpython;
 
+use lacks::{can_build, left_out, not_here};
+
 /// Whether everything is to be built, whatever time it takes.
 fn is_whole() -> bool {
     std::env::var_os("BARNRAISE_WORKLOADS").is_some_and(|word| word == "whole")
-}
-
-/// Whether this machine can run builds; says so where it cannot.
-fn can_build(what: &str) -> bool {
-    let report = farm::Farm::new().home("doctor").run(&["doctor"], deadline::SOON);
-    if report.code != Some(0) {
-        left_out(what, &report.stderr);
-    }
-    report.code == Some(0)
-}
-
-/// Says that this machine cannot run something. `scripts/test` sets `BARNRAISE_TESTS=whole` where it installed all that the
-/// tests use, and then nothing may be left out.
-fn left_out(what: &str, because: &str) {
-    assert!(std::env::var_os("BARNRAISE_TESTS").is_none_or(|word| word != "whole"), "{what} was left out: {because}");
-    not_here(what, because);
-}
-
-/// Says that this machine has no part in something, where no script installs what it lacks.
-fn not_here(what: &str, because: &str) {
-    eprintln!("left out: {what}: {because}");
 }

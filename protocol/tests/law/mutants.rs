@@ -4,8 +4,12 @@
 //!
 //! `MUTANTS=n` makes so many instead of 20,000.
 
+#[path = "../../../tests/damage.rs"]
+mod damage;
+
 use crate::golden::Words;
 use crate::kit::*;
+use damage::{changes, damage};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
@@ -22,76 +26,18 @@ const RECIPES: [&str; 3] = [
     include_str!("../../../node/recipes/rpython.toml"),
 ];
 
-/// What may happen to bytes on their way, or be done to them.
-#[derive(Clone, Debug)]
-enum Change {
-    Flip(Index, u8),
-    Set(Index, u8),
-    Cut(Index),
-    Drop(Index, u8),
-    Insert(Index, Vec<u8>),
-    Repeat(Index, u8),
-    /// The end of another word.
-    Splice(Index, Index, Index),
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let at = any::<Index>;
-    // What CBOR says of lengths, breaks and simple values.
-    let telling =
-        prop::sample::select(vec![0x00, 0x17, 0x18, 0x1b, 0x3b, 0x5f, 0x7f, 0x9b, 0xbb, 0xf6, 0xf7, 0xfb, 0xff]);
-    prop_oneof![
-        4 => (at(), 1u8..).prop_map(|(at, bits)| Change::Flip(at, bits)),
-        4 => (at(), telling).prop_map(|(at, byte)| Change::Set(at, byte)),
-        1 => at().prop_map(Change::Cut),
-        1 => (at(), 1u8..16).prop_map(|(at, count)| Change::Drop(at, count)),
-        1 => (at(), prop::collection::vec(any::<u8>(), 1..12)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
-        1 => (at(), 1u8..64).prop_map(|(at, count)| Change::Repeat(at, count)),
-        2 => (at(), at(), at()).prop_map(|(at, other, from)| Change::Splice(at, other, from)),
-    ]
-}
-
-fn mutate(bytes: &mut Vec<u8>, change: &Change, others: &[&[u8]]) {
-    if bytes.is_empty() {
-        return;
-    }
-    let length = bytes.len();
-    match change {
-        Change::Flip(at, bits) => bytes[at.index(length)] ^= bits,
-        Change::Set(at, byte) => bytes[at.index(length)] = *byte,
-        Change::Cut(at) => bytes.truncate(at.index(length)),
-        Change::Drop(at, count) => {
-            let from = at.index(length);
-            bytes.drain(from..length.min(from + usize::from(*count)));
-        }
-        Change::Insert(at, more) => {
-            let at = at.index(length);
-            bytes.splice(at..at, more.iter().copied());
-        }
-        Change::Repeat(at, count) => {
-            let from = at.index(length);
-            let again = bytes[from..length.min(from + usize::from(*count))].to_vec();
-            bytes.splice(from..from, again);
-        }
-        Change::Splice(at, other, from) => {
-            let other = others[other.index(others.len())];
-            bytes.truncate(at.index(length));
-            bytes.extend_from_slice(&other[from.index(other.len())..]);
-        }
-    }
-}
+/// What CBOR says of lengths, breaks and simple values.
+const TELLING: [u8; 13] = [0x00, 0x17, 0x18, 0x1b, 0x3b, 0x5f, 0x7f, 0x9b, 0xbb, 0xf6, 0xf7, 0xfb, 0xff];
 
 /// Tries `test` with mutants of `words`, given by their place in the list.
 fn with_mutants(words: &[&[u8]], test: impl Fn(usize, &[u8])) {
     let cases = std::env::var("MUTANTS").map_or(MUTANTS, |text| text.parse().unwrap());
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-    let mutants = (any::<Index>(), prop::collection::vec(change(), 1..4));
+    let mutants = (any::<Index>(), changes(TELLING.to_vec(), 1..4));
     let ran = TestRunner::new(config).run(&mutants, |(which, changes)| {
         let which = which.index(words.len());
         let mut bytes = words[which].to_vec();
-        for change in &changes {
-            mutate(&mut bytes, change, words);
-        }
+        damage(&mut bytes, &changes, words);
         test(which, &bytes);
         Ok(())
     });
