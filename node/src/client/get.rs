@@ -17,9 +17,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long the farm is given to take the source over before it is offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long the farm is given to find out whether a holder that is away comes back, or the build is to be made anew; and how
+/// often it is asked meanwhile.
+const HOLDERS_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What happens on the way, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -167,23 +173,29 @@ impl Errand<'_> {
     ///
     /// [`GetError`].
     pub async fn run(self, chance: &Chance, shown: &mut impl FnMut(Stage)) -> Result<Got, GetError> {
-        let build = match self.ask(chance, shown).await? {
-            Answered::Build(build) => build,
-            Answered::Otherwise(got) => return Ok(got),
-        };
-        let was_asked_for = build.request.is_some();
-        let lost = match self.fetch(*build, shown).await {
-            Err(GetError::Transfer(error)) if error.is_loss() && !was_asked_for => error,
-            done => return done,
-        };
-        // The farm was told; it builds anew what nobody has.
-        tracing::warn!(error = %lost, "what was found cannot be fetched: asking the farm for it");
-        let wish = self.wish.sign(self.session, chance)?;
-        match self.order(&wish, chance, shown).await {
-            Ok(Answered::Build(build)) => self.fetch(*build, shown).await,
-            Ok(Answered::Otherwise(got)) => Ok(got),
-            Err(GetError::Order(OrderError::NoCoordinator(_))) => Err(lost.into()),
-            Err(error) => Err(error),
+        let mut answered = self.ask(chance, shown).await?;
+        let mut first_loss = None;
+        loop {
+            let build = match answered {
+                Answered::Build(build) => build,
+                Answered::Otherwise(got) => return Ok(got),
+            };
+            let lost = match self.fetch(*build, shown).await {
+                Err(GetError::Transfer(error)) if error.is_loss() => error,
+                done => return done,
+            };
+            match first_loss {
+                None => first_loss = Some(Instant::now()),
+                Some(since) if since.elapsed() < HOLDERS_WITHIN => tokio::time::sleep(LOOK_AGAIN).await,
+                Some(_) => return Err(lost.into()),
+            }
+            // The farm was told; it builds anew what nobody has.
+            tracing::warn!(error = %lost, "what was found cannot be fetched: asking the farm for it");
+            let wish = self.wish.sign(self.session, chance)?;
+            answered = match self.order(&wish, chance, shown).await {
+                Err(GetError::Order(OrderError::NoCoordinator(_))) => return Err(lost.into()),
+                answered => answered?,
+            };
         }
     }
 
@@ -261,7 +273,7 @@ impl Errand<'_> {
         let accepted = self.session.submit(wish).await?;
         let request = accepted.request;
         shown(Stage::Submitted { request });
-        let mut answered = tokio::time::Instant::now();
+        let mut answered = Instant::now();
         loop {
             match tokio::time::timeout(OFFER_AGAIN, self.session.until_source_held(request, chance)).await {
                 Ok(held) => {
@@ -270,7 +282,7 @@ impl Errand<'_> {
                 }
                 // A pull that failed, or a coordinator that has started again, needs to be told that the source is here.
                 Err(_) => match self.session.submit(wish).await {
-                    Ok(_) => answered = tokio::time::Instant::now(),
+                    Ok(_) => answered = Instant::now(),
                     Err(OrderError::NoCoordinator(_)) if answered.elapsed() <= PATIENCE => {}
                     Err(error) => return Err(error.into()),
                 },
