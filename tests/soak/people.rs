@@ -183,9 +183,11 @@ impl People {
     fn leave(&mut self, now: Instant, recipe: &str, marker: &str, fate: Fate) {
         let mut words = vec!["request", recipe, "-o"];
         let option = format!("marker={marker}");
+        // One address gets a hundred mails a day and no more.
+        let address = format!("me-{}@example.org", self.chance.below(10));
         words.extend([option.as_str(), "--json", "--detach"]);
         if fate == Fate::Mailed {
-            words.extend(["--email", "me@example.org"]);
+            words.extend(["--email", &address]);
         }
         self.start(now, words.into_iter().map(str::to_owned).collect(), End::Left(fate));
     }
@@ -263,8 +265,13 @@ impl People {
             self.look(Instant::now());
             thread::sleep(Duration::from_millis(20));
         }
+        let mut seen = Value::Null;
         wait_for("the farm to have nothing to do", BUILD, || {
             let farm = self.people[0].asks(&["status"], 0);
+            if farm["queue"] != seen {
+                seen = farm["queue"].clone();
+                eprintln!("to be done: {seen}, {} mails", farm["mails_waiting"]);
+            }
             (farm["queued"] == 0 && farm["running"] == 0 && farm["mails_waiting"] == 0).then_some(())
         });
         for (request, fate) in &self.left {
