@@ -2,17 +2,15 @@
 //! gone or moved meanwhile.
 //!
 //! It holds hints, as an address book does: who answers at an address proves who it is, and what is in a damaged book is
-//! forgotten. At most [`KEPT`] peers are in it, the ones met last.
+//! forgotten. At most [`MAX_PEERS`] peers are in it, the ones met last.
 
-use crate::home::Home;
+use crate::home::{Home, MAX_PEERS};
 use crate::network::Network;
 use protocol::id::FarmId;
 use protocol::ticket::Contact;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Peers that are remembered.
-pub const KEPT: usize = 64;
 /// Peers that are dialled when a node starts, beside those of its ticket.
 pub const VISITED: usize = 3;
 /// How often the book is brought up to date.
@@ -55,7 +53,7 @@ fn merged(book: &[Contact], here: Vec<Contact>) -> Vec<Contact> {
     }
     new.sort_by_key(|contact| contact.key);
     new.append(&mut known);
-    new.truncate(KEPT);
+    new.truncate(MAX_PEERS);
     new
 }
 
@@ -81,7 +79,7 @@ mod tests {
     fn the_book_is_bounded_and_forgets_who_was_met_first() {
         let book = (0..64).fold(Vec::new(), |book, nr| merged(&book, vec![contact(nr, 1)]));
         let now = merged(&book, vec![contact(100, 1)]);
-        assert_eq!(now.len(), KEPT);
+        assert_eq!(now.len(), MAX_PEERS);
         assert_eq!((&now[0], &now[63]), (&contact(100, 1), &contact(1, 1)));
     }
 }

@@ -17,7 +17,6 @@
 //! Only a daemon takes the lock and opens the database; commands read the small files and leave nothing open. Every file is
 //! written under another name, synced and renamed, so that a reader sees the old one or the new one.
 
-use crate::acquaintances::KEPT;
 use protocol::codec;
 use protocol::digest::Digest;
 use protocol::id::{FarmId, PeerKey};
@@ -30,6 +29,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Peers that are remembered.
+pub const MAX_PEERS: usize = 64;
 const MAX_CHARTER_BYTES: usize = 64 << 10;
 /// A file under another name that is older than this has lost its writer.
 const SCRATCH_FOR: Duration = Duration::from_secs(3_600);
@@ -284,7 +285,7 @@ impl Home {
             let addresses = words.take(MAX_ADDRESSES).map(str::to_owned).collect();
             Some(Contact { key: PeerKey::from_bytes(*key.as_bytes()), addresses })
         };
-        Ok(lines.filter_map(contact).take(KEPT).collect())
+        Ok(lines.filter_map(contact).take(MAX_PEERS).collect())
     }
 
     /// Remembers who of `farm` was met.

@@ -65,8 +65,8 @@ pub(super) fn behaviour(name: StreamProtocol, local: PeerId, part: Dht) -> Behav
 #[derive(Debug, Default)]
 pub(super) struct Records {
     provided: BTreeMap<BuildKey, Saying>,
-    /// How often there was no room in `provided`.
-    unannounced: u64,
+    /// Whether it was said that there is no more room in `provided`.
+    is_full_told: bool,
     due: BTreeSet<(Instant, BuildKey)>,
     publishing: HashSet<QueryId>,
     searches: HashMap<QueryId, Search>,
@@ -101,13 +101,12 @@ impl Records {
     pub(super) fn provide(&mut self, kad: &mut Behaviour, key: BuildKey, now: Instant) {
         if self.provided.len() >= MAX_PROVIDED && !self.provided.contains_key(&key) {
             // Once: a node with many builds would say so of each, at every start.
-            if self.unannounced == 0 {
+            if !std::mem::replace(&mut self.is_full_told, true) {
                 tracing::warn!(
                     MAX_PROVIDED,
                     "too many builds to announce; the others are found through coordinators only"
                 );
             }
-            self.unannounced += 1;
             return;
         }
         self.schedule(key, Saying { due: now, turn: Turn::First });

@@ -6,7 +6,6 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::launcher::LaunchError;
-use super::watch::Findings;
 use protocol::report::Limit;
 
 /// How a step ended.
@@ -85,6 +84,17 @@ pub(super) enum Stop {
     Cancelled,
     HostFull,
     Limit(Limit),
+}
+
+/// What a step used and ran into, told after its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    pub(super) ran_out_of_memory: bool,
+    pub(super) ran_out_of_processes: bool,
+    /// The host's disk has less than its floor free: whatever the step wrote may be cut off.
+    pub(super) host_is_full: bool,
+    pub(super) peak_memory_bytes: Option<u64>,
+    pub(super) cpu: Option<Duration>,
 }
 
 /// All that decides an outcome.

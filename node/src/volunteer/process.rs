@@ -19,9 +19,9 @@ use super::build_log::BuildLog;
 use super::cgroup::Group;
 use super::launcher::{LaunchError, Launched};
 use super::limits::Limits;
-use super::outcome::{Ending, Outcome, SandboxFailure, StepEnd, Stop, Usage, conclude};
+use super::outcome::{Ending, Findings, Outcome, SandboxFailure, StepEnd, Stop, Usage, conclude};
 use super::vitals::Vitals;
-use super::watch::{Findings, Subject, Watch};
+use super::watch::{Subject, Watch};
 use protocol::report::Limit;
 
 /// From the first SIGKILL to the proof that nothing is left.

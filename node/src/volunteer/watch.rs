@@ -15,7 +15,7 @@ use rustix::process::Pid;
 use super::build_log::BuildLog;
 use super::cgroup::{Counters, Group};
 use super::limits::Limits;
-use super::outcome::Stop;
+use super::outcome::{Findings, Stop};
 use super::vitals::{Stillness, Vitals};
 use super::{floor, janitor};
 use protocol::report::Limit;
@@ -66,17 +66,6 @@ pub(super) struct Watch {
     used: Option<Duration>,
     at_process_limit_since: Option<Instant>,
     was_at_process_limit: bool,
-}
-
-/// What a step used and ran into, told after its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Findings {
-    pub(super) ran_out_of_memory: bool,
-    pub(super) ran_out_of_processes: bool,
-    /// The host's disk has less than its floor free: whatever the step wrote may be cut off.
-    pub(super) host_is_full: bool,
-    pub(super) peak_memory_bytes: Option<u64>,
-    pub(super) cpu: Option<Duration>,
 }
 
 impl Watch {
