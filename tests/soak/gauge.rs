@@ -2,7 +2,7 @@
 
 use crate::company::Company;
 use crate::farm::{Farm, Process};
-use crate::flat::{Measured, Point, What};
+use crate::flat::{Ended, Measured, Point, What};
 use crate::machine::{count, files};
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,14 +34,14 @@ impl Gauge {
     }
 
     /// Measures, if it is time to.
-    pub(crate) fn look(&mut self, at: Duration, company: &Company, builds: u64) {
+    pub(crate) fn look(&mut self, at: Duration, company: &Company, ended: Ended) {
         if at < self.next {
             return;
         }
         self.next += self.every;
         for daemon in std::iter::once(self.coordinator.clone()).chain(company.daemons()) {
             for (what, value) in measure(&daemon) {
-                let point = Point { at, builds, value };
+                let point = Point { at, ended, value };
                 self.points.entry((daemon.who.clone(), what)).or_default().push(point);
             }
         }

@@ -71,7 +71,7 @@ fn a_farm_that_lives_long_grows_nothing() {
             people.ask(now);
             next_build += Duration::from_secs(3_600) / BUILDS_AN_HOUR;
         }
-        gauge.look(now.duration_since(begun), &company, people.built());
+        gauge.look(now.duration_since(begun), &company, people.ended());
         thread::sleep(LOOK);
     }
     people.end();
@@ -82,8 +82,9 @@ fn a_farm_that_lives_long_grows_nothing() {
     eprintln!("{}", flat::table(&measured));
 
     wrong.extend_from_slice(people.wrong());
-    if people.built() < BUILT_AN_HOUR * u64::from(minutes) / 60 {
-        wrong.push(format!("only {} builds in {minutes} min", people.built()));
+    let built = people.ended().built;
+    if built < BUILT_AN_HOUR * u64::from(minutes) / 60 {
+        wrong.push(format!("only {built} builds in {minutes} min"));
     }
     wrong.extend(measured.iter().filter_map(flat::Measured::growth));
     wrong.extend(run.left_over());

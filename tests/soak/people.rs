@@ -6,6 +6,7 @@
 use crate::barn::{Barn, Person, recipe};
 use crate::deadline::{BUILD, wait_for};
 use crate::farm::{Process, Ran};
+use crate::flat::Ended;
 use node::chance::Chance;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -129,8 +130,8 @@ impl People {
     }
 
     /// Builds that somebody has waited for, or got a mail about.
-    pub(crate) fn built(&self) -> u64 {
-        self.built
+    pub(crate) fn ended(&self) -> Ended {
+        Ended { built: self.built, failed: self.failed }
     }
 
     /// Asks for one more build, and now and then for something else beside it.

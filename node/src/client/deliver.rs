@@ -45,10 +45,15 @@ impl Session {
         let contacts = found.holders.iter().cloned().chain(named).collect();
         let result = self.fetch(found.verified.verdict.manifest, contacts, Some(key), sink, progress).await;
         if result.as_ref().is_err_and(TransferError::is_loss) {
-            // If no coordinator hears it, the next requester will tell.
-            let _told = self.coordinators.call(Control::Missing { build_key: key }).await;
+            self.miss(key).await;
         }
         result
+    }
+
+    /// Tells the farm that nobody who was asked has a build that it says is finished.
+    pub(super) async fn miss(&self, build_key: BuildKey) {
+        // If no coordinator hears it, the next requester will tell.
+        let _told = self.coordinators.call(Control::Missing { build_key }).await;
     }
 
     /// Fetches an artifact by its manifest, from the contacts and from whoever the DHT names for `key`.

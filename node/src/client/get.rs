@@ -112,6 +112,17 @@ pub enum GetError {
     NoVerdict,
 }
 
+impl GetError {
+    /// Whether it failed because whoever has the build could not be found just now.
+    const fn is_loss(&self) -> bool {
+        match self {
+            Self::Transfer(error) => error.is_loss(),
+            Self::NoVerdict => true,
+            Self::Wish(_) | Self::Order(_) => false,
+        }
+    }
+}
+
 /// What the farm answered, before anything is fetched.
 #[derive(Debug)]
 pub enum Answered {
@@ -173,28 +184,29 @@ impl Errand<'_> {
     ///
     /// [`GetError`].
     pub async fn run(self, chance: &Chance, shown: &mut impl FnMut(Stage)) -> Result<Got, GetError> {
-        let mut answered = self.ask(chance, shown).await?;
+        let mut answered = self.ask(chance, shown).await;
         let mut first_loss = None;
         loop {
-            let build = match answered {
-                Answered::Build(build) => build,
-                Answered::Otherwise(got) => return Ok(got),
+            let got = match answered {
+                Ok(Answered::Build(build)) => self.fetch(*build, shown).await,
+                Ok(Answered::Otherwise(got)) => Ok(got),
+                Err(error) => Err(error),
             };
-            let lost = match self.fetch(*build, shown).await {
-                Err(GetError::Transfer(error)) if error.is_loss() => error,
+            let lost = match got {
+                Err(error) if error.is_loss() => error,
                 done => return done,
             };
             match first_loss {
                 None => first_loss = Some(Instant::now()),
                 Some(since) if since.elapsed() < HOLDERS_WITHIN => tokio::time::sleep(LOOK_AGAIN).await,
-                Some(_) => return Err(lost.into()),
+                Some(_) => return Err(lost),
             }
             // The farm was told; it builds anew what nobody has.
             tracing::warn!(error = %lost, "what was found cannot be fetched: asking the farm for it");
             let wish = self.wish.sign(self.session, chance)?;
             answered = match self.order(&wish, chance, shown).await {
-                Err(GetError::Order(OrderError::NoCoordinator(_))) => return Err(lost.into()),
-                answered => answered?,
+                Err(GetError::Order(OrderError::NoCoordinator(_))) => return Err(lost),
+                answered => answered,
             };
         }
     }
@@ -247,7 +259,10 @@ impl Errand<'_> {
         };
         match self.session.find_such(build_key, will_do).await {
             Search::Found(found) => Ok(Answered::build(*found, Some(request), Some(view), how)),
-            Search::NotBuilt | Search::NobodyKnows => Err(GetError::NoVerdict),
+            Search::NotBuilt | Search::NobodyKnows => {
+                self.session.miss(build_key).await;
+                Err(GetError::NoVerdict)
+            }
         }
     }
 

@@ -18,14 +18,18 @@ use protocol::tree::Manifest;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::bytes::Bytes;
 
 /// How many requests one provider owes at a time.
 const WINDOW: usize = 3;
-/// How many pieces of one provider are verified and written at a time, while the next is read.
-const KEEPING: usize = 2;
+/// How many streams a lone provider is read by. Each has a window of its own; one alone leaves a fast provider waiting whenever
+/// this end waits for a processor. Several providers need one each.
+const STREAMS: usize = 4;
+/// How many pieces of one fetch are in memory at a time: one that is read on every stream, and some that are verified and
+/// written meanwhile. A lone provider needs several of those, or it waits for the disk and the disk for it in turn.
+const ROOM: usize = MAX_ACTIVE + 2 * STREAMS;
 /// How often the speed of providers is compared.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A provider this many times slower than the best is left.
@@ -67,6 +71,7 @@ pub async fn fetch_artifact(
             sink: &opened,
             plan: Mutex::new(plan),
             served: Mutex::new(std::mem::take(&mut sources.served)),
+            room: Semaphore::new(ROOM),
             changed: Notify::new(),
             progress: &progress,
         };
@@ -87,6 +92,8 @@ struct Fetch<'a> {
     sink: &'a Opened,
     plan: Mutex<Plan>,
     served: Mutex<BTreeMap<PeerKey, u64>>,
+    /// Room in memory for pieces.
+    room: Semaphore,
     /// Woken when pieces are done or wait again.
     changed: Notify,
     progress: &'a watch::Sender<Progress>,
@@ -104,20 +111,42 @@ impl<F: Into<Fault>> From<F> for Stop {
     }
 }
 
-/// A piece on its way: what was asked.
-struct Asked {
+/// Which stream of a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    First,
+    /// One that is left when another provider comes.
+    Further,
+}
+
+/// A piece that a provider owes; dropped when it is answered, or never will be.
+struct Owed<'a> {
+    fetch: &'a Fetch<'a>,
+    peer: PeerKey,
     nr: PieceNr,
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        self.fetch.plan().answered(self.peer, self.nr);
+        self.fetch.changed.notify_waiters();
+    }
+}
+
+/// A piece on its way: what was asked.
+struct Asked<'a> {
+    owed: Owed<'a>,
     wants: Vec<Want>,
 }
 
 /// A piece that came: what of it did, and what did not.
-struct Came {
-    nr: PieceNr,
+struct Came<'a> {
+    owed: Owed<'a>,
     chunks: Vec<(Digest, Bytes)>,
     fault: Option<Fault>,
 }
 
-impl Came {
+impl Came<'_> {
     /// Whether nothing more can come on the stream.
     fn is_last(&self) -> bool {
         self.fault.as_ref().is_some_and(|fault| *fault != Fault::Absent)
@@ -258,10 +287,48 @@ impl Fetch<'_> {
 
     /// One provider from its first request to the end of the plan, or of its usefulness.
     async fn work(&self, peer: PeerKey) -> Result<(), Stop> {
+        tokio::select! {
+            biased;
+            done = self.work_on_stream(peer, Which::First) => done,
+            Err(stop) = self.work_on_more_streams(peer) => Err(stop),
+        }
+    }
+
+    /// Further streams, while the provider is alone, has brought something and more waits to be asked for. Unless it lied or
+    /// the sink failed they end without harm, as when the provider grants no more.
+    async fn work_on_more_streams(&self, peer: PeerKey) -> Result<(), Stop> {
+        let before = self.served_by(peer);
+        let mut granted = true;
+        while granted {
+            let changed = self.changed.notified();
+            if self.served_by(peer) == before || !self.plan().has_waiting() || !self.is_served_by_one() {
+                changed.await;
+                continue;
+            }
+            let mut streams: FuturesUnordered<_> =
+                (1..STREAMS).map(|_| self.work_on_stream(peer, Which::Further)).collect();
+            while let Some(done) = streams.next().await {
+                match done {
+                    Err(Stop::Fault(fault)) if !fault.is_lie() => {
+                        tracing::debug!(?peer, %fault, "a further stream has ended");
+                        granted = false;
+                    }
+                    done => done?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_served_by_one(&self) -> bool {
+        self.progress.borrow().providers == 1
+    }
+
+    async fn work_on_stream(&self, peer: PeerKey, which: Which) -> Result<(), Stop> {
         let stream = Stream::open(self.network, peer).await?;
         let (asks, to_write) = mpsc::channel(WINDOW);
         let writing = write_asks(stream.asks, to_write);
-        let reading = self.read_pieces(peer, stream.answers, asks);
+        let reading = self.read_pieces(peer, which, stream.answers, asks);
         tokio::pin!(writing, reading);
         tokio::select! {
             biased;
@@ -271,29 +338,39 @@ impl Fetch<'_> {
         }
     }
 
-    async fn read_pieces(&self, peer: PeerKey, mut answers: Answers, asks: mpsc::Sender<Ask>) -> Result<(), Stop> {
-        let mut asked: VecDeque<Asked> = VecDeque::new();
+    async fn read_pieces(
+        &self,
+        peer: PeerKey,
+        which: Which,
+        mut answers: Answers,
+        asks: mpsc::Sender<Ask>,
+    ) -> Result<(), Stop> {
+        let mut asked: VecDeque<Asked<'_>> = VecDeque::new();
         let mut keeping = FuturesUnordered::new();
         loop {
             let changed = self.changed.notified();
-            while asked.len() < WINDOW {
+            let is_wanted = which == Which::First || self.is_served_by_one();
+            while asked.len() < WINDOW && is_wanted {
                 let load = if asked.is_empty() && keeping.is_empty() { Load::Idle } else { Load::Busy };
                 let Some((nr, wants)) = self.plan().take(peer, load) else { break };
+                let owed = Owed { fetch: self, peer, nr };
                 if asks.send(ask_for(&wants)).await.is_err() {
                     return Err(Fault::Broken("it takes no more requests".to_owned()).into());
                 }
-                asked.push_back(Asked { nr, wants });
+                asked.push_back(Asked { owed, wants });
             }
             if let Some(next) = asked.pop_front() {
+                // Never closed.
+                let Ok(place) = during(self.room.acquire(), &mut keeping).await? else { return Ok(()) };
                 let came = during(read_piece(&mut answers, next), &mut keeping).await?;
-                let room = if came.is_last() { 0 } else { KEEPING };
-                keeping.push(self.keep(peer, came));
-                while keeping.len() > room {
+                let is_last = came.is_last();
+                keeping.push(self.keep(peer, came, place));
+                while is_last && !keeping.is_empty() {
                     keeping.next().await.transpose()?;
                 }
             } else if let Some(kept) = keeping.next().await {
                 kept?;
-            } else if self.plan().is_done() {
+            } else if self.plan().is_done() || !is_wanted {
                 return Ok(());
             } else if !self.plan().is_open_to(peer) {
                 return Err(Fault::Absent.into());
@@ -304,25 +381,24 @@ impl Fetch<'_> {
     }
 
     /// Verifies and writes what came of a piece, and counts it. Whoever sent anything that does not fit has lied.
-    async fn keep(&self, peer: PeerKey, came: Came) -> Result<(), Stop> {
-        let Came { nr, chunks, fault } = came;
+    async fn keep(&self, peer: PeerKey, came: Came<'_>, _place: SemaphorePermit<'_>) -> Result<(), Stop> {
+        let Came { owed, chunks, fault } = came;
         let sent: Vec<Digest> = chunks.iter().map(|(digest, _)| *digest).collect();
         let fitting =
             if chunks.is_empty() { Vec::new() } else { self.sink.accept(chunks).await.map_err(Stop::Sink)? };
         let bytes = {
             let mut plan = self.plan();
-            let bytes = plan.arrived(nr, &fitting);
+            let bytes = plan.arrived(owed.nr, &fitting);
             if fault == Some(Fault::Absent) {
-                plan.lacks(peer, nr);
+                plan.lacks(peer, owed.nr);
             }
-            plan.answered(peer, nr);
             bytes
         };
         if bytes > 0 {
             *self.served().entry(peer).or_default() += bytes;
             self.progress.send_modify(|progress| progress.done_bytes += bytes);
         }
-        self.changed.notify_waiters();
+        drop(owed);
         if let Some(lie) = sent.iter().find(|digest| !fitting.contains(digest)) {
             return Err(Fault::Lied(*lie).into());
         }
@@ -345,24 +421,24 @@ impl Fetch<'_> {
     }
 }
 
-/// The piece that is read, while others are kept; whatever ends one of these ends the reading.
-async fn during<K: Future<Output = Result<(), Stop>>>(
-    reading: impl Future<Output = Came>,
+/// What is waited for, while pieces are kept; whatever ends one of these ends the waiting.
+async fn during<T, K: Future<Output = Result<(), Stop>>>(
+    waiting: impl Future<Output = T>,
     keeping: &mut FuturesUnordered<K>,
-) -> Result<Came, Stop> {
-    tokio::pin!(reading);
+) -> Result<T, Stop> {
+    tokio::pin!(waiting);
     loop {
         tokio::select! {
             biased;
             Some(kept) = keeping.next(), if !keeping.is_empty() => kept?,
-            came = &mut reading => return Ok(came),
+            came = &mut waiting => return Ok(came),
         }
     }
 }
 
 /// Reads the answers to one request. A fault ends it, and what came before still counts; an absent chunk does not.
-async fn read_piece(answers: &mut Answers, asked: Asked) -> Came {
-    let mut came = Came { nr: asked.nr, chunks: Vec::with_capacity(asked.wants.len()), fault: None };
+async fn read_piece<'a>(answers: &mut Answers, asked: Asked<'a>) -> Came<'a> {
+    let mut came = Came { owed: asked.owed, chunks: Vec::with_capacity(asked.wants.len()), fault: None };
     for (at, want) in asked.wants.iter().enumerate() {
         let at = u16::try_from(at).unwrap_or(u16::MAX);
         match read_answer(answers, at, Due::Exactly(want.len)).await {

@@ -178,7 +178,8 @@ async fn read_bytes(stream: &mut (impl AsyncRead + Unpin), len: u32) -> Result<B
     let mut bytes = Vec::with_capacity(total.min(protocol::tree::CHUNK_BYTES as usize));
     while bytes.len() < total {
         let missing = total - bytes.len();
-        let mut rest = (&mut bytes).limit(missing);
+        // What is left is zeroed before every read, so a read gets no more of it than it is likely to fill.
+        let mut rest = (&mut bytes).limit(missing.min(READ_BYTES));
         let within = STALL.min(deadline.saturating_duration_since(Instant::now()));
         let read = timeout(within, stream.read_buf(&mut rest)).await.map_err(|_| Fault::Stalled)?;
         if read.map_err(broken)? == 0 {

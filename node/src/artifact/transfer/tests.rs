@@ -70,12 +70,12 @@ fn serving_with(source: impl ChunkSource + 'static, permit: Arc<dyn Permit>) -> 
     })
 }
 
-/// A peer that serves `source` at this many bytes a second, and is gone after `max_bytes` on any of its streams.
+/// A peer that serves `source` at this many bytes a second, and is gone after `max_bytes`, both on all its streams together.
 fn limping(source: impl ChunkSource + 'static, bytes_per_second: u64, max_bytes: usize) -> Accept {
     let honest = serving(source);
-    let left = Arc::new(AtomicUsize::new(max_bytes));
+    let left = Arc::new(tokio::sync::Mutex::new(max_bytes));
     Arc::new(move |mut stream| {
-        if left.load(Ordering::Relaxed) == 0 {
+        if left.try_lock().is_ok_and(|left| *left == 0) {
             return None;
         }
         let (mut near, far) = tokio::io::duplex(64 << 10);
@@ -89,10 +89,14 @@ fn limping(source: impl ChunkSource + 'static, bytes_per_second: u64, max_bytes:
                 let mut bytes = vec![0; 32 << 10];
                 loop {
                     let read = answers.read(&mut bytes).await?;
-                    let passed = read.min(left.load(Ordering::Relaxed));
+                    let mut left = left.lock().await;
+                    let passed = read.min(*left);
                     tokio::time::sleep(Duration::from_millis(passed as u64 * 1_000 / bytes_per_second)).await;
+                    *left -= passed;
+                    let is_over = *left == 0 || read == 0;
+                    drop(left);
                     to_answer.write_all(&bytes[..passed]).await?;
-                    if left.fetch_sub(passed, Ordering::Relaxed) == passed || read == 0 {
+                    if is_over {
                         return io::Result::Ok(());
                     }
                 }
