@@ -21,8 +21,9 @@ use std::time::Duration;
 const STREAMS: u32 = 1_024;
 /// What is read from a socket at once: TLS by itself asks for 4 KiB at a time.
 const READ_BYTES: usize = 32 << 10;
-/// What is gathered before it is encrypted: the head of a frame of the multiplexer and its body are one write.
-const WRITE_BYTES: usize = 32 << 10;
+/// What is gathered before it is encrypted: four frames of the multiplexer, each a head of 12 bytes and a body of at most 16 KiB.
+/// A buffer that ended within a frame would make of each a full record of TLS and a tiny one.
+const WRITE_BYTES: usize = 4 * (12 + (16 << 10));
 /// How long a connection may take to be set up and secured.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(5);
 
