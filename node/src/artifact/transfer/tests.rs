@@ -425,6 +425,22 @@ async fn a_trickle_holds_nobody_up() {
     assert_eq!(fetched.served.get(&peer(1)), None);
 }
 
+#[tokio::test]
+async fn a_lone_provider_is_read_by_as_many_streams_as_it_grants() {
+    for granted in [1, 4] {
+        let (store, manifest) = holder(&[("a", 64 * MIB)]).await;
+        let (honest, asked) = (serving(store), Arc::new(AtomicUsize::new(0)));
+        let counting: Accept = {
+            let asked = asked.clone();
+            Arc::new(move |stream| (asked.fetch_add(1, Ordering::Relaxed) < granted).then(|| honest(stream)).flatten())
+        };
+        let network = network(vec![(1, counting)]);
+        let fetched = fetch(&network, &manifest, &[1], Sink::Store(Store::in_memory())).await.unwrap();
+        assert_eq!(fetched.served[&peer(1)], 64 * MIB);
+        assert_eq!(asked.load(Ordering::Relaxed), 4, "the refused are not asked for again");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_broken_connection_is_tried_again() {
     let (store, manifest) = holder(&[("a", 3 * MIB)]).await;
