@@ -74,6 +74,30 @@ fn what_every_holder_has_evicted_is_unbuilt_and_built_again() {
 }
 
 #[test]
+fn a_build_whose_verdict_and_files_are_gone_everywhere_is_built_anew() {
+    if !crate::can_build("a lost verdict") {
+        return;
+    }
+    let barn = Barn::found(&[]);
+    let volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
+    let me = barn.person("me");
+    let file = large(&barn);
+    let made = builds(&me, &file, "gone");
+    let homes = ["coordinator", "volunteer"].map(|home| barn.farm.folder().join(home));
+    wait_for("both copies", SOON, || homes.iter().all(|home| stored_bytes(home) > LARGE_BYTES).then_some(()));
+    for home in &homes {
+        blobs(home).iter().for_each(|blob| fs::remove_file(blob).unwrap());
+        fs::read_dir(home.join("store/notes/judged"))
+            .unwrap()
+            .for_each(|note| fs::remove_file(note.unwrap().path()).unwrap());
+    }
+    let again = builds(&barn.person("another"), &file, "gone");
+    assert_eq!((&again["outcome"], &again["build_key"]), (&"built".into(), &made["build_key"]));
+    assert_ne!(again["manifest"], made["manifest"], "these bytes are new");
+    assert_eq!(volunteer.attempts(), 2);
+}
+
+#[test]
 fn a_flipped_byte_reaches_nobody_and_is_fetched_again() {
     if !crate::can_build("a flipped byte") {
         return;
