@@ -3,7 +3,8 @@
 //! In the first quarter a farm fills: stores reach what their owners allow, caches get warm. From then on nothing may grow but
 //! what is to be remembered: each finished request by the coordinator, for as long as it could be sent once more, a week; the
 //! farm's log, until the next snapshot; who provides a build, for three hours; how a peer that was connected has behaved, and
-//! the log of a build that failed beside a full store, for an hour. That is counted by the build ([`What::explained`]). Beside it each measure has room for its own unrest ([`What::unrest`]).
+//! the log of a build that failed beside a full store, for an hour. That is counted by the build ([`What::explained`]). Beside
+//! it each measure has room for its own unrest ([`What::unrest`]).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -129,7 +129,7 @@ impl People {
         self.people[0].asks(&["farm", "show"], 0)["ticket"].as_str().unwrap().to_owned()
     }
 
-    /// Builds that somebody has waited for, or got a mail about.
+    /// Builds that somebody has waited for, or got a mail about, and how they ended.
     pub(crate) fn ended(&self) -> Ended {
         Ended { built: self.built, failed: self.failed }
     }
