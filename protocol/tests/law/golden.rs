@@ -1,7 +1,7 @@
 //! The bytes of every word that crosses a border or is stored: they change only on purpose.
 //!
 //! `golden.txt` holds a name and hexadecimal bytes a line. After a change on purpose, run this test with `GOLDEN=write` and
-//! raise the protocol's version.
+//! raise the protocol's version; for `farm.snapshot` that of snapshots, [`protocol::farm::SNAPSHOT_VERSION`].
 
 use crate::kit::*;
 use protocol::charter::{Charter, Policy};
@@ -14,6 +14,9 @@ use protocol::farm::durations::Estimate;
 use protocol::farm::explain::{Confirmed, Ended, Explanation, HowBuilt, PolicyEnd, Presence, RequestView, Unmet};
 use protocol::gossip::{CapabilityNews, Leaving, RequestNews};
 use protocol::id::{FarmId, JobId, LeaseId, ReportId};
+use protocol::owner::{
+    Damage, OwnersWord, Part, Place, Pruned, ReadAgain, Rest, Staying, StoreAnswer, StoreWish, StoredBuild, Wholeness,
+};
 use protocol::platform::{Acceptance, Capability, Constraint, Value};
 use protocol::progress::{Motion, Phase, Progress, Pulse};
 use protocol::report::{Holding, Judged, Limit, Outcome, Report, Reproducibility, Smoke, Verdict};
@@ -53,6 +56,8 @@ impl Words {
         calls(&mut words);
         commands(&mut words);
         tree(&mut words);
+        owners_words(&mut words);
+        words.bytes.insert("farm.snapshot".to_owned(), eventful().farm.snapshot());
         words
     }
 
@@ -301,6 +306,7 @@ fn calls(words: &mut Words) {
             Park::Watch { request, mark: 3, wait },
             Park::FollowLog { request, from: LogPosition { attempt: 2, offset }, wait },
             Park::FollowLease { lease, offset, wait },
+            Park::Owner(signed()),
         ],
     );
     answers(words, hello);
@@ -370,6 +376,7 @@ fn answers(words: &mut Words, hello: Hello) {
             Answer::Done,
             Answer::Rejected(Rejection::TooMany),
             Answer::Refused(Refusal::NotACoordinator),
+            Answer::Store(Box::new(StoreAnswer::Marked(artifact("lua")))),
         ],
     );
     words.variants(
@@ -487,6 +494,111 @@ fn tree(words: &mut Words) {
     let manifest = Manifest::new(entries).unwrap();
     words.bytes.insert("manifest".to_owned(), manifest.encode());
     words.rereads.insert("manifest".to_owned(), |bytes| Manifest::decode(bytes).ok().map(|manifest| manifest.encode()));
+}
+
+fn owners_words(words: &mut Words) {
+    let named = || "0123abcd".to_owned();
+    let wishes = [
+        StoreWish::List { skip: 1 },
+        StoreWish::Verify { after: Some(digest()) },
+        StoreWish::Prune,
+        StoreWish::Pin { named: named() },
+        StoreWish::Unpin { named: named() },
+    ];
+    for (at, wish) in wishes.into_iter().enumerate() {
+        words.payload(&format!("payload.owner.{at:02}"), &OwnersWord { caller: key(2), wish });
+    }
+    let build = |staying, wholeness| StoredBuild {
+        build_key: ask().build_key(),
+        manifest: artifact("lua"),
+        recipe: "lua".to_owned(),
+        size_bytes: 7,
+        staying,
+        wholeness,
+    };
+    let place = |part| Place {
+        manifest: artifact("lua"),
+        build_key: Some(ask().build_key()),
+        recipe: Some("lua".to_owned()),
+        part,
+    };
+    let places = vec![place(Part::File("bin/lua".to_owned())), place(Part::Manifest), place(Part::Log)];
+    let damaged = vec![Damage { digest: digest(), places }];
+    let pruned = |rest| StoreAnswer::Pruned(Pruned { artifacts: 1, freed_bytes: 2, unheard: 3, rest });
+    words.variants(
+        "store",
+        &[
+            StoreAnswer::Listed {
+                builds: vec![
+                    build(Staying::Pinned, Wholeness::Whole),
+                    build(Staying::Needed, Wholeness::Partial),
+                    build(Staying::Evictable, Wholeness::Whole),
+                ],
+                total: 4,
+            },
+            StoreAnswer::Read(ReadAgain { bytes: 9, damaged, next: Some(digest()) }),
+            pruned(Rest::Some),
+            pruned(Rest::Nothing),
+            StoreAnswer::Marked(artifact("lua")),
+            StoreAnswer::Named(2),
+        ],
+    );
+}
+
+/// A farm in which everything has happened that leaves something behind.
+fn eventful() -> Kit {
+    let mut kit = Kit::new();
+    let lua = |option| Ask::by(1).option(option).mail(&["me"]);
+    let finished = lua(0);
+    let job = kit.submit(&finished);
+    kit.build(&finished, job, 10, "lua");
+    let put_off = notice(&finished, "me");
+    kit.ok(Command::NoticeAttempt { notice: put_off });
+    kit.ok(Command::NoticeFailed {
+        notice: put_off,
+        permanence: Permanence::Transient,
+        reason: "451 later".to_owned(),
+    });
+
+    let wrong = lua(1);
+    let job = kit.submit(&wrong);
+    for volunteer in [10, 11] {
+        let lease = kit.grant(job, volunteer);
+        kit.reports(&wrong, lease, volunteer, build_error());
+    }
+    let refused = notice(&wrong, "me");
+    kit.ok(Command::NoticeAttempt { notice: refused });
+    kit.ok(Command::NoticeFailed { notice: refused, permanence: Permanence::Permanent, reason: "550 no".to_owned() });
+    let doubtful = lua(2);
+    let job = kit.submit(&doubtful);
+    let lease = kit.grant(job, 10);
+    kit.reports(&doubtful, lease, 10, build_error());
+
+    let twice = lua(3).agree(2);
+    let job = kit.submit(&twice);
+    let lease = kit.grant(job, 10);
+    kit.reports(&twice, lease, 10, built("lua"));
+
+    let unkept = lua(4);
+    let job = kit.submit(&unkept);
+    let lease = kit.grant(job, 10);
+    kit.reports(&unkept, lease, 10, built("lua"));
+
+    let handed_on = lua(5);
+    let job = kit.submit(&handed_on);
+    let lease = kit.grant(job, 10);
+    kit.reports(&handed_on, lease, 10, infrastructure());
+    let lease = kit.grant(job, 11);
+    kit.ok(Command::Refuse { lease, volunteer: key(11), reason: "no".to_owned() });
+    kit.grant(job, 12);
+
+    let cancelled = lua(6);
+    kit.submit(&cancelled);
+    kit.ok(Command::Cancel { request: cancelled.id(), by: key(1) });
+    kit.submit(&lua(7).awaited());
+    kit.submit(&lua(8).requires(&["os=linux", "tool.frobnicator"]).priority(Priority::Batch));
+    kit.submit(&Ask { by: 2, ..lua(8) });
+    kit
 }
 
 fn hex(bytes: &[u8]) -> String {
