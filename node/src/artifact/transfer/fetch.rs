@@ -191,8 +191,6 @@ impl Fetch<'_> {
                 biased;
                 Some((peer, stopped)) = running.next(), if !idle => {
                     active.remove(&peer);
-                    self.plan().left(peer);
-                    self.changed.notify_waiters();
                     let Err(stop) = stopped else { continue };
                     let fault = match stop {
                         Stop::Fault(fault) => fault,

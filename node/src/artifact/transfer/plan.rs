@@ -158,12 +158,6 @@ impl Plan {
         }
     }
 
-    /// `peer` is gone: everything it owes waits again unless another owes it too.
-    pub fn left(&mut self, peer: PeerKey) {
-        let owed: Vec<_> = self.owed.values().copied().collect();
-        owed.into_iter().for_each(|nr| self.answered(peer, nr));
-    }
-
     /// Whether `peer` may have something that is still missing.
     #[must_use]
     pub fn is_open_to(&self, peer: PeerKey) -> bool {
@@ -191,6 +185,12 @@ mod tests {
         wants.iter().map(|want| want.digest).collect()
     }
 
+    /// `peer` is gone: nothing more comes of what it owes.
+    fn leave(plan: &mut Plan, peer: PeerKey) {
+        let owed: Vec<_> = plan.owed.values().copied().collect();
+        owed.into_iter().for_each(|nr| plan.answered(peer, nr));
+    }
+
     #[test]
     fn pieces_are_bounded_in_bytes_and_in_number() {
         let mut plan = Plan::new(wants(&[1 << 20; 256]));
@@ -209,7 +209,7 @@ mod tests {
         let (first, _) = plan.take(peer(1), Load::Idle).unwrap();
         let (second, chunks) = plan.take(peer(1), Load::Busy).unwrap();
         assert_eq!(plan.arrived(second, &digests(&chunks)), 1 << 20);
-        plan.left(peer(1));
+        leave(&mut plan, peer(1));
         assert_eq!(plan.take(peer(2), Load::Idle).unwrap().0, first);
         assert_eq!(plan.remaining_bytes(), 2 << 20);
     }
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(plan.arrived(nr, &digests(&chunks)), 0);
         assert!(plan.is_done());
         plan.answered(peer(1), nr);
-        plan.left(peer(2));
+        leave(&mut plan, peer(2));
         assert!(plan.is_done());
     }
 
@@ -266,13 +266,13 @@ mod tests {
                         plan.answered(peer, nr);
                     },
                     _ => {
-                        plan.left(peer);
+                        leave(&mut plan, peer);
                         mine.clear();
                     }
                 }
                 prop_assert_eq!(plan.remaining_bytes(), total - counted);
             }
-            (1..5).for_each(|nr| plan.left(peer(nr)));
+            (1..5).for_each(|nr| leave(&mut plan, peer(nr)));
             while let Some((nr, chunks)) = plan.take(peer(9), Load::Idle) {
                 counted += plan.arrived(nr, &digests(&chunks));
                 plan.answered(peer(9), nr);
