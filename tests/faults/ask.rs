@@ -102,6 +102,7 @@ impl Asker {
         words.extend(["--json", "--farm", &self.ticket].map(str::to_owned));
         let address = (wish.mail == Mailed::Yes).then(|| format!("{}-{}@example.org", wanted.word(), self.nr));
         words.extend(address.iter().flat_map(|address| ["--email".to_owned(), address.clone()]));
+        words.extend(["--agree".to_owned(), wish.agree.to_string()]);
         if wish.manner == Manner::Detaches {
             words.push("--detach".to_owned());
         }

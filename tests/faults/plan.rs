@@ -82,6 +82,8 @@ pub(crate) struct Wish {
     pub(crate) at: Duration,
     pub(crate) manner: Manner,
     pub(crate) mail: Mailed,
+    /// How many volunteers must have built the same.
+    pub(crate) agree: u64,
 }
 
 /// What a command does when the farm holds the request.
@@ -147,6 +149,7 @@ impl Season {
                 at: millis(chance.below(2) * chance.below(1_500)),
                 manner: pick(&chance, &[Manner::Waits, Manner::Waits, Manner::Detaches]),
                 mail: pick(&chance, &[Mailed::Yes, Mailed::Yes, Mailed::No]),
+                agree: pick(&chance, &[1, 1, 1, 2]),
             })
             .collect();
         let longest = builds.iter().map(|build| build.lasts).max().unwrap_or_default();

@@ -188,7 +188,8 @@ impl Round<'_> {
 
     /// Looks at every request to its end, and brings whoever has not got it yet what was asked for.
     fn settle(&mut self) -> Result<Mails, String> {
-        let (mut mails, mut attempts) = (Mails::default(), BTreeMap::<String, u64>::new());
+        // By build key: attempts, and how many there had to be.
+        let (mut mails, mut attempts) = (Mails::default(), BTreeMap::<String, (u64, u64)>::new());
         for at in 0..self.asked.len() {
             let Asking { wish, output, address, .. } = &self.asked[at];
             let (wish, output, address) = (wish.clone(), output.clone(), address.clone());
@@ -200,13 +201,15 @@ impl Round<'_> {
             match &request {
                 Some(request) => {
                     self.tally.acknowledged += 1;
+                    self.tally.agreed += u64::from(wish.agree > 1);
                     let end = eventually("the end of a request", CLEARED, || {
                         let status = self.yard.look(&["status", request])?;
                         if status["state"] == "finished" { Ok(status) } else { Err(status.to_string()) }
                     })?;
                     let key = end["build_key"].as_str().unwrap_or_default().to_owned();
-                    let of_key = attempts.entry(key).or_default();
-                    *of_key = (*of_key).max(end["attempts"].as_u64().unwrap_or(0));
+                    let (made, needed) = attempts.entry(key).or_default();
+                    *made = (*made).max(end["attempts"].as_u64().unwrap_or(0));
+                    *needed = (*needed).max(wish.agree);
                     outcome = end["outcome"].as_str().map(str::to_owned);
                     self.tell(&format!("{who}: {end}"));
                 }
@@ -244,7 +247,7 @@ impl Round<'_> {
             }
             self.forget(&output)?;
         }
-        self.tally.attempts_lost += attempts.values().map(|count| count.saturating_sub(1)).sum::<u64>();
+        self.tally.attempts_lost += attempts.values().map(|(made, needed)| made.saturating_sub(*needed)).sum::<u64>();
         mails.keys = attempts.into_keys().collect();
         mails.resent = match self
             .weather

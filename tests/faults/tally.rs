@@ -18,7 +18,9 @@ pub(crate) struct Tally {
     pub(crate) unheard: u64,
     /// Requests that ended with the farm's failure, and were asked again.
     pub(crate) gave_up: u64,
-    /// Attempts beyond the first of each build.
+    /// Acknowledged requests for which two volunteers had to build the same.
+    pub(crate) agreed: u64,
+    /// Attempts beyond those that each build needed.
     pub(crate) attempts_lost: u64,
     pub(crate) mails: u64,
     /// Mails that a server took twice although the farm could not know.
@@ -35,13 +37,25 @@ impl Tally {
 
     /// Adds the figures of another.
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { farms, rounds, faults, acknowledged, unheard, gave_up, attempts_lost, mails, duplicates, shared } =
-            other;
+        let Self {
+            farms,
+            rounds,
+            faults,
+            acknowledged,
+            unheard,
+            gave_up,
+            agreed,
+            attempts_lost,
+            mails,
+            duplicates,
+            shared,
+        } = other;
         self.farms += farms;
         self.rounds += rounds;
         self.acknowledged += acknowledged;
         self.unheard += unheard;
         self.gave_up += gave_up;
+        self.agreed += agreed;
         self.attempts_lost += attempts_lost;
         self.mails += mails;
         self.duplicates += duplicates;
@@ -55,13 +69,14 @@ impl Tally {
     pub(crate) fn summary(&self, took: Duration) -> String {
         let mut text = format!(
             "{} rounds in {} farms and {:.0} s\n{} requests acknowledged, {} unheard, {} given up by the farm and asked again\n\
-             {} attempts lost; in {} rounds several asked for the same\n{} mails, {} of them duplicates by SMTP\n",
+             {} wanted two volunteers to agree; {} attempts lost; in {} rounds several asked for the same\n{} mails, {} of them duplicates by SMTP\n",
             self.rounds,
             self.farms,
             took.as_secs_f64(),
             self.acknowledged,
             self.unheard,
             self.gave_up,
+            self.agreed,
             self.attempts_lost,
             self.shared,
             self.mails,

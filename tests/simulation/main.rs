@@ -13,12 +13,14 @@
 
 mod away;
 mod checks;
+mod dawdler;
 mod disk;
 mod flaw;
 mod hours;
 mod log;
 mod names;
 mod net;
+mod staged;
 mod storm;
 mod stream;
 mod tell;

@@ -18,6 +18,9 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio_util::bytes::Bytes;
 
+/// How long a dawdler takes between two signs of progress.
+const DAWDLES_FOR: Duration = Duration::from_secs(60);
+
 /// What a volunteer makes of its duty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nature {
@@ -31,6 +34,8 @@ pub(crate) enum Nature {
     Boaster,
     /// Takes every lease up, says that it lives, and never ends.
     Idler,
+    /// Takes every lease up, gets on with it, and never ends.
+    Dawdler,
     /// Builds what was asked for, and falls silent in the middle of what it serves.
     Stutterer,
 }
@@ -117,7 +122,7 @@ impl Pretence {
             return Outcome::Infrastructure { reason: "the sandbox did not start".to_owned() };
         }
         let flavour = match self.nature {
-            Nature::Honest | Nature::Stutterer | Nature::Idler => "",
+            Nature::Honest | Nature::Stutterer | Nature::Idler | Nature::Dawdler => "",
             Nature::Liar | Nature::Boaster => &self.name,
             Nature::Colluder => "as agreed",
         };
@@ -165,6 +170,10 @@ impl Workshop for Pretence {
                 if self.nature == Nature::Idler {
                     self.checks.count(|tally| &mut tally.idlers);
                     std::future::pending::<()>().await;
+                }
+                while self.nature == Nature::Dawdler {
+                    tokio::time::sleep(DAWDLES_FOR).await;
+                    order.log.append(b"still at it\n");
                 }
                 tokio::time::sleep(built / 2).await;
                 order.log.append(b"step 2\n");

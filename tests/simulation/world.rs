@@ -272,6 +272,11 @@ impl World {
         }
     }
 
+    /// Makes a volunteer that is down one of this nature.
+    pub(crate) fn turn(&mut self, number: usize, nature: Nature) {
+        self.volunteers[number].nature = nature;
+    }
+
     fn clock(&self, seat: &Seat) -> Clock {
         Clock::set_to(seat.shows + self.started.elapsed())
     }
@@ -348,7 +353,8 @@ impl World {
     pub(crate) async fn start_coordinator(&mut self) {
         let clock = self.clock(&self.coordinator);
         let sync = Duration::from_millis(1 + self.chance.below(40));
-        let keeping = Keeping { clock: clock.clone(), sync, bend: self.flaw.bend() };
+        let snapshot_at = self.chance.below(self.checks.absorbed() as u64 + 1);
+        let keeping = Keeping { clock: clock.clone(), sync, snapshot_at, bend: self.flaw.bend() };
         let simulated = match Simulated::open(self.log_folder.path(), keeping) {
             Ok(simulated) => simulated,
             Err(error) => return self.checks.breach(format!("the log does not open after a crash: {error}")),

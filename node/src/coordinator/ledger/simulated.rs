@@ -10,8 +10,8 @@ use crate::clock::Clock;
 use crate::coordinator::replica::{Events, Happened, ProposeError, Told};
 use crate::coordinator::wal::{Inline, Stretch, WalConfig, WalError};
 use protocol::codec::{self, CodecError};
-use protocol::farm::Farm;
 use protocol::farm::command::{Applied, Command, Entry, Event, Rejection, Reply};
+use protocol::farm::{Farm, SnapshotError};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,9 @@ pub struct Keeping {
     pub clock: Clock,
     /// How long a sync takes.
     pub sync: Duration,
+    /// The entry up to which a snapshot stands for the log: when that is read again, the farm which the entries up to this one
+    /// make is written as a snapshot and read back before the rest is applied. None is at zero.
+    pub snapshot_at: u64,
     /// What is wrong with it.
     pub bend: Option<Bend>,
 }
@@ -87,6 +90,9 @@ pub enum OpenError {
     /// An entry of the log is none.
     #[error("entry {0} of the log cannot be read: {1}")]
     Entry(u64, CodecError),
+    /// The farm's own snapshot is not read back.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
 }
 
 impl Simulated {
@@ -105,6 +111,9 @@ impl Simulated {
             // What happened then was told then; only the state is wanted now.
             let _told_before: Applied = farm.apply(entry.clone());
             entries.push(entry);
+            if index == keeping.snapshot_at {
+                farm = Farm::restore(farm.snapshot().as_slice())?;
+            }
         }
         let (events, _) = broadcast::channel(EVENTS_KEPT);
         let state = State { farm, log, entries, waiting: VecDeque::new(), batch: None, power: Power::On };
