@@ -18,6 +18,7 @@ mod disk;
 mod flaw;
 mod hours;
 mod log;
+mod loss;
 mod names;
 mod net;
 mod staged;

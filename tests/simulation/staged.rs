@@ -31,7 +31,12 @@ pub(crate) fn staged(seed: u64, play: impl AsyncFnOnce(&mut World)) {
 /// Somebody asks, and does not wait for the end.
 pub(crate) fn ask(world: &World) -> impl Future<Output = ()> + use<> {
     let (person, _) = world.person(0).unwrap();
-    let wish = Wish {
+    async move { person.run(&wish(), Patience::Detach).await }
+}
+
+/// What somebody asks for.
+pub(crate) fn wish() -> Wish {
+    Wish {
         recipe: node::catalogue::by_name("hello").unwrap().clone(),
         options: vec![("greeting".to_owned(), "one".to_owned())],
         source: None,
@@ -41,8 +46,7 @@ pub(crate) fn ask(world: &World) -> impl Future<Output = ()> + use<> {
         conditions: Conditions::Usual,
         priority: Priority::Normal,
         expires: Some(Span::from(WEEK)),
-    };
-    async move { person.run(&wish, Patience::Detach).await }
+    }
 }
 
 /// How many attempts have begun.

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -423,6 +424,28 @@ impl World {
         let disk = if self.flaw == Flaw::ForgetfulShelf { Disk::Gone } else { Disk::Left };
         self.coordinator.lose_power(disk, &self.chance);
         life.stop.cancel();
+    }
+
+    /// Whoever holds the first build that is finished loses it, before anybody can ask for it.
+    pub(crate) fn lose_the_first_build(&self) -> JoinHandle<()> {
+        let life = self.coordinator.life.as_ref().expect("the coordinator is up");
+        let ledger = Ledger::Simulated(life.ledger.clone().expect("a coordinator has a ledger"));
+        let mut events = ledger.events();
+        tokio::spawn(async move {
+            let lost = loop {
+                events.next().await.expect("the coordinator stays up");
+                let lost = ledger.read(|farm| {
+                    let build = farm.builds().next()?;
+                    let build_key = build.verdict.build_key;
+                    Some(build.holders.iter().map(|&holder| Command::Lost { build_key, holder }).collect::<Vec<_>>())
+                });
+                if let Some(lost) = lost {
+                    break lost;
+                }
+            };
+            let losing = lost.into_iter().map(|command| ledger.propose(command));
+            futures::future::join_all(losing).await.into_iter().for_each(|lost| drop(lost.unwrap()));
+        })
     }
 
     /// What must hold at any moment: what the running coordinator has in memory is what its log says, and what is over was
