@@ -16,8 +16,8 @@ const SOON: Duration = Duration::from_secs(120);
 #[test]
 fn a_build_that_gets_on_and_never_ends_is_given_to_another() {
     staged(1, async |world| {
-        world.turn(0, Nature::Dawdler);
-        world.turn(1, Nature::Honest);
+        world.set_nature(0, Nature::Dawdler);
+        world.set_nature(1, Nature::Honest);
         world.start_volunteer(0).await;
         let asking = tokio::spawn(ask(world));
         until("the dawdler's attempt", SOON, || begun(world) == 1).await;

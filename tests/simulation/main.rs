@@ -3,9 +3,10 @@
 //! The farm of a run is made of the same parts as the program (coordinator, volunteers, router, mailer, requesters), on one
 //! thread, with tokio's paused clock, seeded chance, a network and stores in memory, and the program's own log and recovery
 //! ([`world`], [`net`]). People ask ([`workload`]) while messages are lost, late, doubled and out of order, walls go up, nodes
-//! crash and come back with what a disk had of their last writes ([`disk`]), clocks are up to an hour off ([`hours`]), and
-//! volunteers lie, boast, idle or fall silent ([`workshop`]). Then the weather clears, and everything must come to its end
-//! ([`storm`]). [`checks`] says what must hold, and is itself tried on farms that are broken on purpose ([`flaw`]).
+//! crash and come back with what a disk had of their last writes ([`disk`]) and a snapshot of anything before them, clocks are
+//! up to an hour off ([`hours`]), and volunteers lie, boast, idle or fall silent ([`workshop`]). Then the weather clears, and
+//! everything must come to its end ([`storm`]). [`checks`] says what must hold, and is itself tried on farms that are broken on
+//! purpose ([`flaw`]). What chance hardly ever meets is played as it is told ([`staged`]).
 //!
 //! `SEEDS=n` runs so many seeds instead of a thousand, `SEEDS=a..b` those from `a` to before `b`. `SEED=n` runs one and prints
 //! every line of it; a seed that breaks something is run again and prints the lines that concern it.

@@ -274,7 +274,7 @@ impl World {
     }
 
     /// Makes a volunteer that is down one of this nature.
-    pub(crate) fn turn(&mut self, number: usize, nature: Nature) {
+    pub(crate) fn set_nature(&mut self, number: usize, nature: Nature) {
         self.volunteers[number].nature = nature;
     }
 
