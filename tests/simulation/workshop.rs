@@ -167,13 +167,16 @@ impl Workshop for Pretence {
             let built = Duration::from_millis(200 + self.chance.below(40_000));
             let building = async {
                 order.log.append(b"step 1\n");
-                if self.nature == Nature::Idler {
-                    self.checks.count(|tally| &mut tally.idlers);
-                    std::future::pending::<()>().await;
-                }
-                while self.nature == Nature::Dawdler {
-                    tokio::time::sleep(DAWDLES_FOR).await;
-                    order.log.append(b"still at it\n");
+                match self.nature {
+                    Nature::Idler => {
+                        self.checks.count(|tally| &mut tally.idlers);
+                        std::future::pending::<()>().await;
+                    }
+                    Nature::Dawdler => loop {
+                        tokio::time::sleep(DAWDLES_FOR).await;
+                        order.log.append(b"still at it\n");
+                    },
+                    Nature::Honest | Nature::Liar | Nature::Colluder | Nature::Boaster | Nature::Stutterer => {}
                 }
                 tokio::time::sleep(built / 2).await;
                 order.log.append(b"step 2\n");

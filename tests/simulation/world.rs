@@ -444,7 +444,7 @@ impl World {
                 }
             };
             let losing = lost.into_iter().map(|command| ledger.propose(command));
-            futures::future::join_all(losing).await.into_iter().for_each(|lost| drop(lost.unwrap()));
+            futures::future::try_join_all(losing).await.expect("the farm hears of losses");
         })
     }
 
