@@ -1,9 +1,15 @@
 //! A build whose verdict goes between the word that it is there and the question where: whoever asked goes on asking, until it
-//! is built anew.
+//! is built anew. Who is to be mailed is mailed once.
 
 use crate::staged::{begun, staged, wish};
 use node::client::get::{Errand, Got, Patience, Stage};
+use node::client::wish::Wish;
 use std::cell::Cell;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// By then a mail that was to be sent is sent.
+const MAILED_WITHIN: Duration = Duration::from_secs(600);
 
 #[test]
 fn a_build_that_is_gone_before_it_is_found_is_built_anew() {
@@ -15,7 +21,7 @@ fn a_build_that_is_gone_before_it_is_found_is_built_anew() {
         let errand = Errand {
             session: &person.session,
             uploads: &person.uploads,
-            wish: &wish(),
+            wish: &Wish { addresses: vec!["me@example.org".parse().unwrap()], ..wish() },
             source: None,
             patience: Patience::Wait,
             folder: Some(output.path().join("hello")),
@@ -29,5 +35,7 @@ fn a_build_that_is_gone_before_it_is_found_is_built_anew() {
         losing.await.unwrap();
         assert!(matches!(got, Ok(Got::Delivered(_))), "{got:?}");
         assert_eq!((requests.get(), begun(world)), (2, 2), "{}", world.log.lines().join("\n"));
+        sleep(MAILED_WITHIN).await;
+        assert_eq!(world.checks.at_the_end().mails, 1, "{}", world.log.lines().join("\n"));
     });
 }

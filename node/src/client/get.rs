@@ -13,6 +13,7 @@ use crate::chance::Chance;
 use protocol::farm::explain::{Ended, Explanation, HowBuilt, RequestView};
 use protocol::id::{BuildKey, ManifestId, PeerKey, RequestId};
 use protocol::report::Verdict;
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,12 +179,18 @@ pub struct Errand<'a> {
 }
 
 impl Errand<'_> {
-    /// Runs the errand to its end, telling `shown` what happens.
+    /// Runs the errand to its end, telling `shown` what happens. Whoever is to be mailed is mailed about the first request that
+    /// the farm holds, and not again if that has to be asked for once more.
     ///
     /// # Errors
     ///
     /// [`GetError`].
     pub async fn run(self, chance: &Chance, shown: &mut impl FnMut(Stage)) -> Result<Got, GetError> {
+        let is_held = Cell::new(false);
+        let shown = &mut |stage| {
+            is_held.set(is_held.get() || matches!(stage, Stage::Submitted { .. }));
+            shown(stage);
+        };
         let mut answered = self.ask(chance, shown).await;
         let mut first_loss = None;
         loop {
@@ -203,7 +210,10 @@ impl Errand<'_> {
             }
             // The farm was told; it builds anew what nobody has.
             tracing::warn!(error = %lost, "what was found cannot be fetched: asking the farm for it");
-            let wish = self.wish.sign(self.session, chance)?;
+            let wish = match is_held.get() {
+                true => self.wish.unmailed().sign(self.session, chance)?,
+                false => self.wish.sign(self.session, chance)?,
+            };
             answered = match self.order(&wish, chance, shown).await {
                 Err(GetError::Order(OrderError::NoCoordinator(_))) => return Err(lost),
                 answered => answered,

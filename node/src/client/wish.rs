@@ -101,6 +101,12 @@ impl Wish {
         Ok(SignedWish { request, subscriptions })
     }
 
+    /// The same, with nobody to be mailed.
+    #[must_use]
+    pub fn unmailed(&self) -> Self {
+        Self { addresses: Vec::new(), ..self.clone() }
+    }
+
     /// Whether a finished build, wherever it comes from, is all that is wanted.
     #[must_use]
     pub fn can_be_found(&self) -> bool {
