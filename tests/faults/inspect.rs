@@ -11,6 +11,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How long, in clear weather, a request may take to its end: a lost volunteer is left aside for a minute, and a command looks
+/// for a coordinator for another.
+pub(crate) const CLEARED: Duration = Duration::from_secs(180);
 /// How long the farm may take to tidy up once everything has ended.
 const TIDY: Duration = Duration::from_secs(60);
 /// What may lie in a home, whatever happened.
@@ -67,7 +70,8 @@ impl Mails {
 
 /// Looks at the whole farm after a round.
 pub(crate) fn after_round(yard: &mut Yard, mails: &Mails, wanted: &[Wanted], tally: &mut Tally) -> Result<(), String> {
-    eventually("a farm with nothing to do", TIDY, || {
+    // What a command asked for that was killed is waited for by nobody else.
+    eventually("a farm with nothing to do", CLEARED, || {
         let status = yard.look(&["status"])?;
         let idle = ["queued", "running", "mails_waiting"].iter().all(|count| status[count] == 0);
         let mailed = status["mails_failed"].as_array().is_some_and(Vec::is_empty);

@@ -1,17 +1,13 @@
 //! A round: people ask, faults strike at their moments and are mended; then, in clear weather, everything must come right.
 
 use crate::ask::{Asking, End, Wanted};
-use crate::inspect::{self, Mails};
+use crate::inspect::{self, CLEARED, Mails};
 use crate::plan::{Fault, Manner, Strike, Weather, Who};
 use crate::tally::Tally;
 use crate::yard::{Yard, eventually, words_of};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-
-/// How long, in clear weather, a request may take to its end: a lost volunteer is left aside for a minute, and a command looks
-/// for a coordinator for another.
-const CLEARED: Duration = Duration::from_secs(180);
 
 /// What happens at a moment.
 #[derive(Clone, Copy, Debug)]
