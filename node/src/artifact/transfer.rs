@@ -13,8 +13,8 @@
 //! that each serves as much as it can. More providers may arrive while it runs. An idle provider doubles the oldest piece that
 //! another still owes. Every chunk is compared with its digest before it counts. Whoever sends wrong bytes or broken frames is
 //! banned for this artifact and named in [`Sources`]; whoever makes no progress for ten seconds, or is sixteen times slower
-//! than the best, is left. What is already in the [`Sink`] is verified and not fetched again. Memory is bounded by four pieces
-//! of at most 4 MiB for each provider.
+//! than the best, is left. What is already in the [`Sink`] is verified and not fetched again. Memory is bounded by sixteen
+//! pieces of at most 4 MiB for a fetch.
 //!
 //! # The serving side
 //!
@@ -146,7 +146,7 @@ pub enum TransferError {
         /// What is wrong with it.
         error: ManifestError,
     },
-    /// The manifest gives one chunk two lengths, or too many bytes in all.
+    /// The manifest gives one chunk two lengths.
     #[error("the manifest contradicts itself about the chunk {0}")]
     Contradiction(Digest),
     /// Chunks that were here when the fetch began were evicted while it ran, again and again.
@@ -165,6 +165,12 @@ impl TransferError {
     #[must_use]
     pub const fn is_loss(&self) -> bool {
         matches!(self, Self::NoProvider | Self::Failed(_))
+    }
+
+    /// Whether somebody may have it who was too busy to give it.
+    #[must_use]
+    pub fn is_for_now(&self) -> bool {
+        matches!(self, Self::Failed(faults) if faults.iter().any(|(_, fault)| *fault == Fault::Busy))
     }
 }
 

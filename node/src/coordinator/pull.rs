@@ -298,6 +298,9 @@ impl Pulls {
             };
             match has_it {
                 Ok(()) => own = true,
+                Err(error) if error.is_for_now() => {
+                    tracing::info!(holder = %holder.short(), %error, "a holder has no time now");
+                }
                 Err(error) if self.may_come_back(holder).await => {
                     tracing::info!(holder = %holder.short(), %error, "a holder is not back yet");
                 }

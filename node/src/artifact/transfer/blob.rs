@@ -21,6 +21,8 @@ const HEAD_START: Duration = Duration::from_secs(1);
 const REFUSED_AGAIN: u32 = 4;
 /// How long it is left alone the first time; twice as long each time after.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+/// How long a provider that is busy is left alone the first time; twice as long each time after.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// The most providers asked for one blob at the same time.
 const MAX_ASKED: usize = 3;
 /// Blobs up to this size are hashed and decoded in place; larger ones would hold up everybody else on this thread.
@@ -128,14 +130,22 @@ async fn ask_one(
     max_bytes: u64,
     refusal: Refusal,
 ) -> Result<Bytes, Fault> {
-    let again = if refusal == Refusal::MayPass { REFUSED_AGAIN } else { 0 };
-    for time in 0..again {
-        match ask_once(network, peer, digest, max_bytes).await {
-            Err(Fault::Refused) => tokio::time::sleep(REFUSED_PAUSE * 2_u32.pow(time)).await,
+    let may_refuse = if refusal == Refusal::MayPass { REFUSED_AGAIN } else { 0 };
+    let (mut refused, mut busy) = (0, 0);
+    loop {
+        let pause = match ask_once(network, peer, digest, max_bytes).await {
+            Err(Fault::Refused) if refused < may_refuse => {
+                refused += 1;
+                REFUSED_PAUSE * 2_u32.pow(refused - 1)
+            }
+            Err(Fault::Busy) if busy < Fault::Busy.retries() => {
+                busy += 1;
+                BUSY_PAUSE * 2_u32.pow(busy - 1)
+            }
             answered => return answered,
-        }
+        };
+        tokio::time::sleep(pause).await;
     }
-    ask_once(network, peer, digest, max_bytes).await
 }
 
 async fn ask_once(network: &Network, peer: PeerKey, digest: Digest, max_bytes: u64) -> Result<Bytes, Fault> {

@@ -105,6 +105,16 @@ enum Stop {
     Sink(SinkError),
 }
 
+impl Stop {
+    /// Whether trying again would not help.
+    const fn is_grave(&self) -> bool {
+        match self {
+            Self::Fault(fault) => fault.is_lie(),
+            Self::Sink(_) => true,
+        }
+    }
+}
+
 impl<F: Into<Fault>> From<F> for Stop {
     fn from(fault: F) -> Self {
         Self::Fault(fault.into())
@@ -157,6 +167,7 @@ impl Came<'_> {
 struct Active {
     /// Dropped to make it leave.
     _stay: oneshot::Sender<()>,
+    /// When it was first asked, or will be.
     since: Instant,
     /// What it had served when speeds were last compared.
     before: u64,
@@ -232,7 +243,7 @@ impl Fetch<'_> {
         active: &mut BTreeMap<PeerKey, Active>,
     ) {
         let (stay, leave) = oneshot::channel();
-        active.insert(peer, Active { _stay: stay, since: Instant::now(), before: self.served_by(peer) });
+        active.insert(peer, Active { _stay: stay, since: Instant::now() + after, before: self.served_by(peer) });
         running.push(Box::pin(async move {
             sleep(after).await;
             tokio::select! {
@@ -352,7 +363,9 @@ impl Fetch<'_> {
                 let load = if asked.is_empty() && keeping.is_empty() { Load::Idle } else { Load::Busy };
                 let Some((nr, wants)) = self.plan().take(peer, load) else { break };
                 let owed = Owed { fetch: self, peer, nr };
-                if asks.send(ask_for(&wants)).await.is_err() {
+                // There is room for every request that is not answered: whoever leaves none answers what it has not read.
+                if asks.try_send(ask_for(&wants)).is_err() {
+                    settled(&mut keeping).await?;
                     return Err(Fault::Broken("it takes no more requests".to_owned()).into());
                 }
                 asked.push_back(Asked { owed, wants });
@@ -363,8 +376,8 @@ impl Fetch<'_> {
                 let came = during(read_piece(&mut answers, next), &mut keeping).await?;
                 let is_last = came.is_last();
                 keeping.push(self.keep(peer, came, place));
-                while is_last && !keeping.is_empty() {
-                    keeping.next().await.transpose()?;
+                if is_last {
+                    settled(&mut keeping).await?;
                 }
             } else if let Some(kept) = keeping.next().await {
                 kept?;
@@ -432,6 +445,18 @@ async fn during<T, K: Future<Output = Result<(), Stop>>>(
             came = &mut waiting => return Ok(came),
         }
     }
+}
+
+/// Waits until everything that came is kept. A lie, or a sink that fails, says more than that the stream ended.
+async fn settled<K: Future<Output = Result<(), Stop>>>(keeping: &mut FuturesUnordered<K>) -> Result<(), Stop> {
+    let mut ended: Result<(), Stop> = Ok(());
+    while let Some(kept) = keeping.next().await {
+        let is_told = matches!(&ended, Err(stop) if stop.is_grave());
+        if kept.is_err() && !is_told {
+            ended = kept;
+        }
+    }
+    ended
 }
 
 /// Reads the answers to one request. A fault ends it, and what came before still counts; an absent chunk does not.

@@ -16,7 +16,7 @@ use tokio_util::bytes::{BufMut as _, Bytes};
 
 /// Small answers are gathered into reads of this size; larger ones go straight to their place.
 const READ_BYTES: usize = 64 << 10;
-/// The slowest a chunk may come, in bytes a second, once [`STALL`] has passed.
+/// The slowest an answer may come, in bytes a second, once [`STALL`] has passed.
 const MIN_RATE: u64 = 8 << 10;
 
 /// The most providers that are taken notice of for one artifact.
@@ -173,11 +173,13 @@ impl Due {
 
 async fn read_bytes(stream: &mut (impl AsyncRead + Unpin), len: u32) -> Result<Bytes, Fault> {
     let total = len as usize;
-    let deadline = Instant::now() + STALL + Duration::from_secs(u64::from(len) / MIN_RATE);
+    let began = Instant::now();
     // Room is made as bytes come: an announced length alone costs nothing.
     let mut bytes = Vec::with_capacity(total.min(protocol::tree::CHUNK_BYTES as usize));
     while bytes.len() < total {
         let missing = total - bytes.len();
+        // By what has come, not by what was announced: that would let whoever announces much be as slow as it likes.
+        let deadline = began + STALL + Duration::from_secs(bytes.len() as u64 / MIN_RATE);
         // What is left is zeroed before every read, so a read gets no more of it than it is likely to fill.
         let mut rest = (&mut bytes).limit(missing.min(READ_BYTES));
         let within = STALL.min(deadline.saturating_duration_since(Instant::now()));

@@ -6,7 +6,7 @@
 
 use super::frame::{Ask, Head, Reply};
 use crate::artifact::{Checking, ChunkSource, Reading};
-use crate::network::IncomingBulk;
+use crate::network::{BulkStream, IncomingBulk};
 use futures::future::{BoxFuture, FutureExt as _};
 use protocol::digest::Digest;
 use protocol::id::PeerKey;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _, BufWriter};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Streams served at a time.
 pub const MAX_STREAMS: usize = 32;
@@ -25,8 +25,10 @@ pub const MAX_STREAMS: usize = 32;
 pub const MAX_STREAMS_OF_PEER: usize = 4;
 /// Reads going on at a time.
 const MAX_READS: usize = 4;
-/// Blobs of more than [`STRETCH_BYTES`] held in memory at a time.
+/// Blobs of more than [`STRETCH_BYTES`] held in memory at a time, at most one of them for each peer.
 const MAX_LARGE: usize = 4;
+/// How long a request for a blob waits for its place among them.
+const LARGE_WITHIN: Duration = Duration::from_secs(5);
 /// A stretch of answers is read at once until it has this many bytes.
 const STRETCH_BYTES: usize = 256 << 10;
 /// The most answers in one stretch.
@@ -35,7 +37,7 @@ const STRETCH_DIGESTS: usize = 64;
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a peer may take nothing of what it asked for.
 const UNREAD: Duration = Duration::from_secs(30);
-/// The slowest a peer may take it, in bytes a second.
+/// The slowest a peer may take it, in bytes a second, once [`UNREAD`] has passed.
 const MIN_RATE: u64 = 8 << 10;
 /// Digests remembered as verified; 2 MiB of memory.
 const MAX_VERIFIED: usize = 1 << 16;
@@ -74,16 +76,16 @@ pub async fn serve(mut bulk: mpsc::Receiver<IncomingBulk>, source: Arc<dyn Chunk
         verified: Verified::default(),
     });
     let mut streams: JoinSet<PeerKey> = JoinSet::new();
-    let mut open: BTreeMap<PeerKey, usize> = BTreeMap::new();
+    let mut open: BTreeMap<PeerKey, Share> = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
             Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
                 Ok(peer) => {
-                    if let Some(count) = open.get_mut(&peer) {
-                        *count -= 1;
+                    if let Some(share) = open.get_mut(&peer) {
+                        share.streams -= 1;
                     }
-                    open.retain(|_, count| *count > 0);
+                    open.retain(|_, share| share.streams > 0);
                 }
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
@@ -93,16 +95,16 @@ pub async fn serve(mut bulk: mpsc::Receiver<IncomingBulk>, source: Arc<dyn Chunk
             incoming = bulk.recv() => {
                 let Some(IncomingBulk { caller, stream }) = incoming else { return };
                 let peer = caller.peer;
-                let count = open.entry(peer).or_default();
-                let admitted = admits(*count, streams.len());
+                let share = open.entry(peer).or_default();
+                let admitted = admits(share.streams, streams.len());
                 // A refusal counts as a stream for as long as it takes, so that refusals are bounded as well.
                 if !admitted && streams.len() >= 2 * MAX_STREAMS {
                     continue;
                 }
-                *count += 1;
-                let desk = desk.clone();
+                share.streams += 1;
+                let (desk, large) = (desk.clone(), share.large.clone());
                 streams.spawn(async move {
-                    let ended = if admitted { desk.serve(peer, stream).await } else { turn_away(stream).await };
+                    let ended = if admitted { desk.serve(peer, &large, stream).await } else { turn_away(stream).await };
                     if let Err(error) = ended {
                         tracing::debug!(?peer, %error, "a bulk stream ended");
                     }
@@ -113,12 +115,26 @@ pub async fn serve(mut bulk: mpsc::Receiver<IncomingBulk>, source: Arc<dyn Chunk
     }
 }
 
+/// What one peer has of this desk.
+#[derive(Debug)]
+struct Share {
+    streams: usize,
+    /// Its one place among large blobs.
+    large: Arc<Semaphore>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { streams: 0, large: Arc::new(Semaphore::new(1)) }
+    }
+}
+
 /// Whether one more stream of a peer is served that has `of_peer` among `all`.
 const fn admits(of_peer: usize, all: usize) -> bool {
     all < MAX_STREAMS && of_peer < if all < MAX_STREAMS / 2 { MAX_STREAMS_OF_PEER } else { 2 }
 }
 
-/// Answers the first request with a word that says why there is no other.
+/// Answers with a word that says why no request will be.
 async fn turn_away(mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
     let busy = Head { at: 0, reply: Reply::Busy }.encode();
     timeout(UNREAD, async {
@@ -162,11 +178,14 @@ impl Verified {
     }
 }
 
-/// Answers read at once, and the permit to hold them in memory if they are large.
+/// Answers read at once, and the place to hold them in memory if they are large.
 struct Stretch<'a> {
     answers: Vec<Found>,
-    _large: Option<SemaphorePermit<'a>>,
+    _large: Option<LargePlace<'a>>,
 }
+
+/// The peer's own place among large blobs, and one of those that all peers share.
+type LargePlace<'a> = (SemaphorePermit<'a>, SemaphorePermit<'a>);
 
 /// What the source has under one digest.
 #[derive(Debug)]
@@ -174,15 +193,17 @@ enum Found {
     Bytes(Vec<u8>),
     Absent,
     Refused,
+    /// It may be there, and there is no place for it now.
+    Busy,
 }
 
 impl Desk {
-    async fn serve(&self, peer: PeerKey, stream: crate::network::BulkStream) -> io::Result<()> {
+    async fn serve(&self, peer: PeerKey, large: &Semaphore, stream: BulkStream) -> io::Result<()> {
         let (mut asks, answers) = tokio::io::split(stream);
         let mut answers = BufWriter::with_capacity(WRITE_BYTES, answers);
         while let Some(ask) = timeout(IDLE, Ask::read(&mut asks)).await?? {
             let mut at = 0;
-            let mut stretch = self.read(peer, &ask, at).await?;
+            let mut stretch = self.read(peer, large, &ask, at).await?;
             loop {
                 let next = at + stretch.answers.len();
                 if next >= ask.digests().len() {
@@ -190,7 +211,8 @@ impl Desk {
                     break;
                 }
                 // The next stretch is read while this one is written.
-                let (written, read) = tokio::join!(write(&mut answers, at, &stretch), self.read(peer, &ask, next));
+                let (written, read) =
+                    tokio::join!(write(&mut answers, at, &stretch), self.read(peer, large, &ask, next));
                 written?;
                 stretch = read?;
                 at = next;
@@ -201,10 +223,19 @@ impl Desk {
     }
 
     /// Reads the next stretch of answers to `ask` from position `from`: at least one.
-    async fn read(&self, peer: PeerKey, ask: &Ask, from: usize) -> io::Result<Stretch<'_>> {
+    async fn read<'a>(
+        &'a self,
+        peer: PeerKey,
+        large: &'a Semaphore,
+        ask: &Ask,
+        from: usize,
+    ) -> io::Result<Stretch<'a>> {
         let large = match ask {
             Ask::Chunks(_) => None,
-            Ask::Blob(_) => Some(self.large.acquire().await.map_err(io::Error::other)?),
+            Ask::Blob(_) => match timeout(LARGE_WITHIN, self.place(large)).await {
+                Ok(place) => Some(place?),
+                Err(_) => return Ok(Stretch { answers: vec![Found::Busy], _large: None }),
+            },
         };
         let digests: Vec<Digest> = ask.digests()[from..].iter().take(STRETCH_DIGESTS).copied().collect();
         let permissions = self.permit.permissions(peer, digests.clone()).await;
@@ -223,13 +254,19 @@ impl Desk {
         let bytes: usize = answers.iter().map(Found::len).sum();
         Ok(Stretch { answers, _large: large.filter(|_| bytes > STRETCH_BYTES) })
     }
+
+    /// A place for a large blob, for a peer that has none.
+    async fn place<'a>(&'a self, of_peer: &'a Semaphore) -> io::Result<LargePlace<'a>> {
+        let own = of_peer.acquire().await.map_err(io::Error::other)?;
+        Ok((own, self.large.acquire().await.map_err(io::Error::other)?))
+    }
 }
 
 impl Found {
     fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::Absent | Self::Refused => 0,
+            Self::Absent | Self::Refused | Self::Busy => 0,
         }
     }
 }
@@ -264,26 +301,29 @@ fn read_stretch(
     Ok(answers)
 }
 
-/// Writes a stretch whose first answer is number `at` of its request.
+/// Writes a stretch whose first answer is number `at` of its request, to a peer that takes it fast enough.
 async fn write(stream: &mut (impl AsyncWrite + Unpin), at: usize, stretch: &Stretch<'_>) -> io::Result<()> {
-    let bytes: usize = stretch.answers.iter().map(Found::len).sum();
-    let within = UNREAD + Duration::from_secs(bytes as u64 / MIN_RATE);
-    timeout(within, async {
-        for (nr, found) in stretch.answers.iter().enumerate() {
-            let at = u16::try_from(at + nr).map_err(io::Error::other)?;
-            let reply = match found {
-                Found::Bytes(bytes) => Reply::Bytes(u32::try_from(bytes.len()).map_err(io::Error::other)?),
-                Found::Absent => Reply::Absent,
-                Found::Refused => Reply::Refused,
-            };
-            stream.write_all(&Head { at, reply }.encode()).await?;
-            if let Found::Bytes(bytes) = found {
-                stream.write_all(bytes).await?;
+    let began = Instant::now();
+    let mut taken = 0;
+    for (nr, found) in stretch.answers.iter().enumerate() {
+        let at = u16::try_from(at + nr).map_err(io::Error::other)?;
+        let (reply, bytes) = match found {
+            Found::Bytes(bytes) => {
+                (Reply::Bytes(u32::try_from(bytes.len()).map_err(io::Error::other)?), bytes.as_slice())
             }
+            Found::Absent => (Reply::Absent, &[][..]),
+            Found::Refused => (Reply::Refused, &[][..]),
+            Found::Busy => (Reply::Busy, &[][..]),
+        };
+        let head = Head { at, reply }.encode();
+        for part in [head.as_slice()].into_iter().chain(bytes.chunks(WRITE_BYTES)) {
+            // By what was taken, not by what is to be: a large answer is no leave to take none of it.
+            let until = began + UNREAD + Duration::from_secs(taken / MIN_RATE);
+            timeout_at(until, stream.write_all(part)).await??;
+            taken += part.len() as u64;
         }
-        Ok(())
-    })
-    .await?
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Providers of every kind, over pipes.
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
+
 use super::frame::{Ask, Head, Reply};
 use super::*;
 use crate::artifact::{Checking, ChunkSource, Reading, Store};
