@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the scripts share: saying what happens, and installing what is missing. Read with `source`, never run.
 #
-# Only the scripts install anything, and only from the distribution's own packages, PyPI and the crates that Cargo.lock names.
+# Only the scripts install anything, and only from the distribution's own packages, PyPI, rustup's components and the crates that
+# Cargo.lock names.
 
 # Steps that could not be done, for the last lines.
 left_out=()

@@ -1,6 +1,6 @@
 //! A thousand nodes in one process over pipes: how soon an announcement reaches 999 of them, and what a node costs.
 //!
-//! Not among the benches of CI: it takes minutes and gigabytes. `BARNRAISE_CROWD` asks for another number of nodes.
+//! It takes minutes and gigabytes. `BARNRAISE_CROWD` asks for another number of nodes.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 #[path = "../../tests/network/crowd.rs"]

@@ -1,4 +1,4 @@
-//! What gossip says of volunteers and requests: enough for `volunteers`, `status` and explanations on any peer, and nothing more.
+//! What gossip says of volunteers and requests: enough for `volunteers`, `status REQUEST` and explanations without a coordinator.
 //!
 //! Scheduling never looks here. News of a volunteer is dropped when its time is up, when the author says farewell, or when too
 //! many authors are known: then the one heard longest ago goes first. That a request waits, or its build was judged, is

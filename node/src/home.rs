@@ -9,13 +9,13 @@
 //! version                             of the layout of this folder, written by the first daemon
 //! begun                               the farm whose log was begun here: from then on its absence is a loss
 //! daemon.addr                         where the daemon of this home serves; there only while it serves
-//! lock                                held by the daemon
+//! lock                                held by whoever has the database open
 //! index/  store/  work/  raft/        local state, artifacts, builds under way, the coordinator's log
 //! fetch/                              sources on their way from where they are published
 //! ```
 //!
-//! Only a daemon takes the lock and opens the database; commands read the small files and leave nothing open. Every file is
-//! written under another name, synced and renamed, so that a reader sees the old one or the new one.
+//! Who opens the database holds the lock: a daemon, or `node store` where none runs. Other commands read the small files and
+//! leave nothing open. Every file is written under another name, synced and renamed, so that a reader sees the old one or the new one.
 
 use protocol::codec;
 use protocol::digest::Digest;

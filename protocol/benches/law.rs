@@ -229,6 +229,9 @@ fn per_second(count: u32, took: Duration) -> f64 {
 }
 
 fn main() {
+    if !std::env::args().skip(1).all(|word| word.starts_with('-') || "law".contains(word.as_str())) {
+        return;
+    }
     let volunteers: Vec<_> = (0..VOLUNTEERS)
         .map(|at| {
             let capability = capability(at);

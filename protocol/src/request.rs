@@ -440,6 +440,9 @@ mod tests {
         let mut other = spec.clone();
         other.source = Source::Tree(ManifestId(Digest::of(b"tree")));
         assert_ne!(spec.key(), other.key());
+        let mut other = spec.clone();
+        other.requirement.add("cores", Constraint::Present);
+        assert_ne!(spec.key(), other.key());
         let other = BuildSpec { conditions: Conditions::Other, ..spec.clone() };
         assert_ne!(spec.key(), other.key());
         for spec in [&spec, &other] {

@@ -428,7 +428,7 @@ impl State {
         (!is_whole(store, manifest)).then(|| "the keeper is noted as a holder of what it does not hold".to_owned())
     }
 
-    /// What the farm accepts was made neither too long ago nor in the future, by its own clock.
+    /// What the farm accepts was not made in the future, by its own clock.
     fn out_of_time(&self, entry: &Entry, log: &Log) -> Option<String> {
         let Command::Submit { request: signed, .. } = &entry.command else { return None };
         let id = RequestId(signed.id());

@@ -17,7 +17,7 @@ pub(crate) enum Flaw {
     Collusion,
     /// A crash takes entries that were answered.
     ForgetfulDisk,
-    /// A crash takes artifacts that a volunteer or keeper said it holds.
+    /// A crash of the keeper takes the artifacts that it said it holds.
     ForgetfulShelf,
     /// The coordinator hears that a mail was not taken when it was.
     DeafMailer,

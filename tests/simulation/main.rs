@@ -9,7 +9,7 @@
 //! purpose ([`flaw`]). What chance hardly ever meets is played as it is told ([`staged`]).
 //!
 //! `SEEDS=n` runs so many seeds instead of a thousand, `SEEDS=a..b` those from `a` to before `b`. `SEED=n` runs one and prints
-//! every line of it; a seed that breaks something is run again and prints the lines that concern it.
+//! every line of it; the first seeds that break something are run again and print the lines that concern it.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a run tells its story")]
 
 mod away;

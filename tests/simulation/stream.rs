@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, W
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Carries bytes both ways until both have ended or the connection is `broken`. Nothing moves while `held`, nor after
-/// `stalls_after` bytes.
+/// Carries bytes both ways until both have ended or the connection is `broken`. Nothing moves while `held`, and
+/// nothing more comes from `other` after `stalls_after` bytes.
 pub(crate) async fn join(
     one: DuplexStream,
     other: DuplexStream,

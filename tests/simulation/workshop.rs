@@ -28,7 +28,7 @@ pub(crate) enum Nature {
     Honest,
     /// Builds something of its own, and serves wrong bytes or none now and then.
     Liar,
-    /// Builds the same wrong thing as every other of its kind.
+    /// Builds the same wrong thing as every other of its kind, and serves as a liar does.
     Colluder,
     /// Reports what it neither built nor holds.
     Boaster,

@@ -109,7 +109,7 @@ pub(crate) struct DaemonArgs {
     /// Trust this certificate authority (PEM) for the mail server
     #[arg(long, env = "NODE_SMTP_CA", value_name = "FILE", help_heading = "Mail")]
     pub(crate) smtp_ca: Option<PathBuf>,
-    /// File that holds the mail password, readable by its owner only
+    /// File that holds the mail password, not readable by everybody
     #[arg(long, env = "NODE_SMTP_PASSWORD_FILE", value_name = "FILE", help_heading = "Mail")]
     pub(crate) smtp_password_file: Option<PathBuf>,
     /// Sender of every mail; required with --smtp
