@@ -4,7 +4,8 @@
 //! for what and which machine meets which fault at which moment. [`yard`] is such a farm, [`machine`] one of its daemons,
 //! [`clock`] changes what time a process sees; [`round`] carries a round out, waits for clear weather and for the end of every
 //! acknowledged request, [`ask`] is somebody who asks. Then [`inspect`] looks whether each build has one verdict, everybody was
-//! mailed once (or, by a server, perhaps twice where the coordinator was killed), and nothing is left over. [`tally`] counts. [`wrong_clock`] has a coordinator with a senseless date.
+//! mailed once (or, by a server, perhaps twice where the coordinator was killed), and nothing is left over. [`tally`] counts.
+//! [`wrong_clock`] has a coordinator with a senseless date.
 //!
 //! `ROUNDS` and `SEED` say how many and which; `scripts/faults` sets them. What is drawn repeats, what the machine was doing at that
 //! moment does not: a failing round tells seed and round, and both again are the best try, not a certain one.

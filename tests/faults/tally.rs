@@ -69,7 +69,8 @@ impl Tally {
     pub(crate) fn summary(&self, took: Duration) -> String {
         let mut text = format!(
             "{} rounds in {} farms and {:.0} s\n{} requests acknowledged, {} unheard, {} given up by the farm and asked again\n\
-             {} wanted two volunteers to agree; {} attempts lost; in {} rounds several asked for the same\n{} mails, {} of them duplicates by SMTP\n",
+             {} wanted two volunteers to agree; {} attempts lost; in {} rounds several asked for the same\n\
+             {} mails, {} of them duplicates by SMTP\n",
             self.rounds,
             self.farms,
             took.as_secs_f64(),

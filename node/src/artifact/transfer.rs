@@ -55,6 +55,9 @@ pub const MAX_ACTIVE: usize = 8;
 /// How long a fetch waits for another provider to turn up when it has none.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The first wait before a provider that failed is tried again; each further one is twice as long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
 /// How far a fetch has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -116,6 +119,11 @@ impl Fault {
     #[must_use]
     pub const fn is_lie(&self) -> bool {
         matches!(self, Self::Lied(_) | Self::Malformed(_))
+    }
+
+    /// How long such a provider is left alone before it is tried again, when it has failed so often; `None` to give it up.
+    fn retry_after(&self, failures: u32) -> Option<Duration> {
+        (failures <= self.retries()).then(|| RETRY_AFTER * 2_u32.saturating_pow(failures.saturating_sub(1)))
     }
 
     /// How often such a provider is tried again before it is given up.

@@ -21,8 +21,6 @@ const HEAD_START: Duration = Duration::from_secs(1);
 const REFUSED_AGAIN: u32 = 4;
 /// How long it is left alone the first time; twice as long each time after.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
-/// How long a provider that is busy is left alone the first time; twice as long each time after.
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// The most providers asked for one blob at the same time.
 const MAX_ASKED: usize = 3;
 /// Blobs up to this size are hashed and decoded in place; larger ones would hold up everybody else on this thread.
@@ -133,17 +131,19 @@ async fn ask_one(
     let may_refuse = if refusal == Refusal::MayPass { REFUSED_AGAIN } else { 0 };
     let (mut refused, mut busy) = (0, 0);
     loop {
-        let pause = match ask_once(network, peer, digest, max_bytes).await {
+        let answered = ask_once(network, peer, digest, max_bytes).await;
+        let pause = match &answered {
             Err(Fault::Refused) if refused < may_refuse => {
                 refused += 1;
-                REFUSED_PAUSE * 2_u32.pow(refused - 1)
+                Some(REFUSED_PAUSE * 2_u32.pow(refused - 1))
             }
-            Err(Fault::Busy) if busy < Fault::Busy.retries() => {
+            Err(fault @ Fault::Busy) => {
                 busy += 1;
-                BUSY_PAUSE * 2_u32.pow(busy - 1)
+                fault.retry_after(busy)
             }
-            answered => return answered,
+            _ => None,
         };
+        let Some(pause) = pause else { return answered };
         tokio::time::sleep(pause).await;
     }
 }

@@ -34,8 +34,6 @@ const ROOM: usize = MAX_ACTIVE + 2 * STREAMS;
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A provider this many times slower than the best is left.
 const FAR_SLOWER: u64 = 16;
-/// The first wait before a provider that failed is tried again; each further one is twice as long.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How often a fetch starts over because chunks that were here were evicted meanwhile.
 const ROUNDS: usize = 3;
 
@@ -269,7 +267,7 @@ impl Fetch<'_> {
         }
         *served_before = served;
         *count += 1;
-        (*count <= fault.retries()).then(|| RETRY_AFTER * 2u32.saturating_pow(*count - 1))
+        fault.retry_after(*count)
     }
 
     /// Leaves providers that are far slower than the best of those at work since the last comparison. A lone one stays.
