@@ -30,6 +30,7 @@
 //! | settings that contradict one another | [`settings_that_contradict_each_other_are_refused_at_start`] |
 //! | clock that is wrong | [`crate::clocks`]; `tests/faults/wrong_clock.rs`: `a_senseless_clock_is_told_and_loses_nothing`; `protocol/tests/law/soft.rs`: `stamps_are_monotonic_and_a_senseless_clock_is_not_followed`; `protocol/tests/law/submit.rs`: `what_is_out_of_bounds_or_out_of_time_is_refused` |
 //! | told to stop while people wait | [`a_daemon_told_to_stop_ends_within_its_bound`]; [`crate::ending`] in the middle of things |
+//! | disk smaller than the files | [`crate::store`]: `files_that_a_disk_has_no_room_for_are_not_asked_for` |
 //! | folder that cannot take the files | [`a_folder_that_cannot_take_the_files_is_refused_before_anything_is_asked_for`] |
 
 use crate::deadline::{BUILD, SOON, wait_for};

@@ -2,6 +2,7 @@
 
 use crate::barn::{Barn, Person, recipe};
 use crate::deadline::{BUILD, SOON, wait_for};
+use crate::disk::{Medium, SmallDisk};
 use crate::farm::{Farm, NODE, Process, Ran};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -71,6 +72,29 @@ fn what_every_holder_has_evicted_is_unbuilt_and_built_again() {
     assert_eq!((&again["outcome"], &again["build_key"]), (&"built".into(), &one.into()));
     assert_ne!(again["manifest"], manifest_of_one, "these bytes are new");
     assert_eq!(volunteer.attempts(), 4);
+}
+
+#[test]
+fn files_that_a_disk_has_no_room_for_are_not_asked_for() {
+    if !crate::can_build("files larger than a disk") {
+        return;
+    }
+    let barn = Barn::found(&[]);
+    let _volunteer = barn.volunteer("volunteer", &["--accept", "any"]);
+    let me = barn.person("me");
+    let folder = me.folder().join("small");
+    fs::create_dir(&folder).unwrap();
+    let disk = SmallDisk::mount(&folder, Medium::Memory, 1 << 10);
+    let Ok(_disk) = disk.map_err(|because| crate::left_out("a small disk", &because)) else { return };
+    let output = folder.join("made");
+    let file = large(&barn);
+    let ran = me.runs(&["request", &file, "--output", output.to_str().unwrap(), "--log", "off"]);
+    let why = format!("they take 2 MiB more, and the disk of `{}` has 1 MiB free", output.display());
+    let next = "look at the folder's rights and the free space, or give another with `--output DIR`";
+    let said = format!("error: the files cannot be written: {why}\n\nhint: {next}\n");
+    assert!(ran.ended_with(5).stderr.ends_with(&said), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing was begun");
+    builds(&me, &file, "elsewhere");
 }
 
 #[test]

@@ -11,10 +11,13 @@ use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::bytes::Bytes;
+
+/// Bytes of what `stat` counts as a block, whatever the disk's blocks are (`stat(2)`, `st_blocks`).
+const BLOCK_BYTES: u64 = 512;
 
 /// An output folder cannot be written to.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,16 @@ pub enum OutputError {
         path: PathBuf,
         /// How it failed.
         error: io::Error,
+    },
+    /// The disk has no room for the files.
+    #[error("they take {} MiB more, and the disk of `{}` has {} MiB free", needed_bytes.div_ceil(1 << 20), path.display(), free_bytes >> 20)]
+    NoRoom {
+        /// Where they are to be.
+        path: PathBuf,
+        /// What is not there yet of all files, in bytes.
+        needed_bytes: u64,
+        /// What is free, in bytes.
+        free_bytes: u64,
     },
     /// The program is ending and its blocking threads are gone.
     #[error("shutting down")]
@@ -91,8 +104,32 @@ impl Output {
             }
         }
         let output = Self { to, partial, folder: Mutex::new(folder), manifest, places };
+        output.find_room()?;
         let present = output.reuse()?;
         Ok((output, present))
+    }
+
+    /// Compares what the files will take with what is free: a manifest may be larger than the disk, by mistake or by a lie, for
+    /// it may name one chunk a million times, and that is better known before the first byte is asked for.
+    fn find_room(&self) -> Result<(), OutputError> {
+        let mut needed_bytes = 0u64;
+        for (path, _, size, _) in self.manifest.files() {
+            let failed = |error| OutputError::Write { path: self.to.join(path.as_str()), error };
+            let begun = self.folder().read_file(path).map_err(failed)?;
+            let taken = begun.map(|file| file.metadata()).transpose().map_err(failed)?.map(|begun| begun.blocks());
+            needed_bytes = needed_bytes.saturating_add(size.saturating_sub(taken.unwrap_or_default() * BLOCK_BYTES));
+        }
+        let free_bytes = match rustix::fs::statvfs(&self.partial) {
+            // A disk without blocks does not tell its size.
+            Ok(disk) if disk.f_blocks > 0 => disk.f_bavail.saturating_mul(disk.f_frsize),
+            _ => u64::MAX,
+        };
+        if needed_bytes <= free_bytes {
+            return Ok(());
+        }
+        // Left over from an earlier fetch it may hold something, and then it stays.
+        let _held = std::fs::remove_dir(&self.partial);
+        Err(OutputError::NoRoom { path: self.to.clone(), needed_bytes, free_bytes })
     }
 
     /// Makes every file at its full length and finds the chunks that are there already.
@@ -199,7 +236,11 @@ impl Output {
             };
             moved.map_err(|error| OutputError::Write { path: self.to.join(entry.path.as_str()), error })?;
         }
-        std::fs::remove_dir_all(&self.partial).map_err(|error| OutputError::Write { path: self.partial.clone(), error })
+        if let Err(error) = std::fs::remove_dir_all(&self.partial) {
+            // Every file is where it belongs; only what they were gathered in stays.
+            tracing::warn!(folder = %self.partial.display(), %error, "a folder is left over");
+        }
+        Ok(())
     }
 
     fn folder(&self) -> MutexGuard<'_, Folder> {

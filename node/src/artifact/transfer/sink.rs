@@ -1,7 +1,8 @@
 //! Where an artifact goes: into the store, or straight into a folder.
 //!
-//! Both promise the same: what is there already is verified and reused, nothing that does not fit its digest is kept, and the
-//! whole appears at the end or not at all.
+//! Both promise the same: what is there already is verified and reused, nothing that does not fit its digest is kept, and
+//! nothing appears before all of it is there. In the store the whole appears at once; in a folder that exists already, file by
+//! file.
 
 use super::TransferError;
 use super::output::{Output, OutputError};
