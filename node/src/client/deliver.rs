@@ -11,6 +11,7 @@ use protocol::tree::Manifest;
 use protocol::wire::Control;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long connecting to a holder may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -70,16 +71,12 @@ impl Session {
         progress: watch::Sender<Progress>,
     ) -> Result<Delivery, TransferError> {
         let (arrived, arriving) = mpsc::channel(64);
-        let gathering = tokio::spawn(gather(self.network.clone(), contacts, key, arrived));
+        // Ends with this fetch, however it ends.
+        let _gathering = AbortOnDropHandle::new(tokio::spawn(gather(self.network.clone(), contacts, key, arrived)));
         let mut providers = Providers::new(Vec::new(), arriving);
-        let fetched = async {
-            let manifest = fetch_manifest(&self.network, manifest, &mut providers).await?;
-            let sources = fetch_artifact(&self.network, &manifest, providers, sink, progress).await?;
-            Ok(Delivery { manifest, sources })
-        };
-        let delivery = fetched.await;
-        gathering.abort();
-        delivery
+        let manifest = fetch_manifest(&self.network, manifest, &mut providers).await?;
+        let sources = fetch_artifact(&self.network, &manifest, providers, sink, progress).await?;
+        Ok(Delivery { manifest, sources })
     }
 }
 

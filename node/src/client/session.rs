@@ -13,12 +13,12 @@ use protocol::charter::{Charter, CharterError};
 use protocol::id::{FarmId, PeerKey};
 use protocol::signed::{SecretKey, Signed};
 use protocol::ticket::{Contact, Ticket};
-use protocol::wire::{Answer, Control};
+use protocol::wire::{Answer, CONTROL_TIMEOUT, Control};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-/// How long looking for the farm may take in all.
+/// How long connecting to the farm may take. Whoever was reached then has [`CONTROL_TIMEOUT`] for its answer.
 pub const JOIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait for a coordinator once some peer has answered: one that takes longer is asked when it is there.
 const COORDINATOR_GRACE: Duration = Duration::from_millis(300);
@@ -167,10 +167,12 @@ impl Session {
 async fn connect(network: &Network, start: &Start, remembered: Option<&Signed>) -> Result<Signed, JoinError> {
     let mut dialling = JoinSet::new();
     for contact in &start.contacts {
-        let (network, contact) = (network.clone(), contact.clone());
+        let (network, contact, farm) = (network.clone(), contact.clone(), start.farm);
         dialling.spawn(async move {
-            let reached = network.connect(contact.clone(), Keep::Connected, JOIN_WITHIN).await;
-            (contact, reached)
+            match network.connect(contact.clone(), Keep::Connected, JOIN_WITHIN).await {
+                Ok(_) => Ok((contact.key, charter_of(&network, contact.key, farm).await)),
+                Err(error) => Err((contact, error)),
+            }
         });
     }
     let mut best: Option<(u64, Signed)> = match remembered {
@@ -179,19 +181,22 @@ async fn connect(network: &Network, start: &Start, remembered: Option<&Signed>) 
     };
     let mut reached = 0usize;
     let mut tried = Vec::new();
-    let mut until = tokio::time::Instant::now() + JOIN_WITHIN;
+    let mut until = tokio::time::Instant::now() + JOIN_WITHIN + CONTROL_TIMEOUT;
     let mut wrong = None;
     while let Ok(Some(dialled)) = tokio::time::timeout_at(until, dialling.join_next()).await {
-        let Ok((contact, result)) = dialled else { continue };
-        if let Err(error) = result {
-            tried.push((contact, error));
-            continue;
-        }
+        let (peer, told) = match dialled {
+            Ok(Ok(reached)) => reached,
+            Ok(Err(failed)) => {
+                tried.push(failed);
+                continue;
+            }
+            Err(_panicked) => continue,
+        };
         if reached == 0 {
             until = until.min(tokio::time::Instant::now() + COORDINATOR_GRACE);
         }
         reached += 1;
-        match charter_of(network, contact.key, start.farm).await {
+        match told {
             Ok(Some((version, signed))) if best.as_ref().is_none_or(|(known, _)| version > *known) => {
                 best = Some((version, signed));
             }
@@ -199,7 +204,7 @@ async fn connect(network: &Network, start: &Start, remembered: Option<&Signed>) 
             Err(error) => wrong = Some(error),
         }
         if let Some((_, signed)) = &best
-            && Charter::open(signed, start.farm)?.is_coordinator(&contact.key)
+            && Charter::open(signed, start.farm)?.is_coordinator(&peer)
         {
             break;
         }
