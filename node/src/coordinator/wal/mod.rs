@@ -68,7 +68,7 @@ pub struct WalConfig {
 
 impl Default for WalConfig {
     fn default() -> Self {
-        Self { segment_bytes: 8 << 20, cache_bytes: 4 << 20 }
+        Self { segment_bytes: 8 << 20, cache_bytes: 1 << 20 }
     }
 }
 
