@@ -83,6 +83,19 @@ pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     address.iter().next().and_then(|first| ip(&first)).is_some_and(|ip| ip.is_loopback())
 }
 
+/// Whether they differ in nothing but the port: whoever listens at one has left the other.
+pub(super) fn is_same_but_for_port(one: &Multiaddr, other: &Multiaddr) -> bool {
+    let without_port = |address: &Multiaddr| -> Multiaddr {
+        let parts = address.iter().map(|part| match part {
+            Protocol::Tcp(_) => Protocol::Tcp(0),
+            Protocol::Udp(_) => Protocol::Udp(0),
+            other => other,
+        });
+        parts.collect()
+    };
+    without_port(one) == without_port(other)
+}
+
 /// Whether it is plain TCP, the fastest way for bulk.
 pub(super) fn is_tcp(address: &Multiaddr) -> bool {
     let mut parts = address.iter().skip(1);
@@ -141,6 +154,20 @@ mod tests {
             [Reach::Wide, Reach::Loopback, Reach::Process].map(|reach| is_credible(&here, reach)),
             [false, false, true]
         );
+    }
+
+    #[test]
+    fn another_port_is_told_from_another_place() {
+        let here = parse("/ip4/192.0.2.7/tcp/4001").unwrap();
+        for (text, is_same) in [
+            ("/ip4/192.0.2.7/tcp/4001", true),
+            ("/ip4/192.0.2.7/tcp/4002", true),
+            ("/ip4/192.0.2.8/tcp/4001", false),
+            ("/ip4/192.0.2.7/udp/4001/quic-v1", false),
+            ("/dns/farm.example.org/tcp/4001", false),
+        ] {
+            assert_eq!(is_same_but_for_port(&here, &parse(text).unwrap()), is_same, "{text}");
+        }
     }
 
     #[test]

@@ -5,9 +5,8 @@
 
 use super::config::{Gossip, Mdns, NetworkConfig, StartError};
 use super::frames::Frames;
-use super::{address, bulk, dht, gossip};
+use super::{address, bulk, dht, gossip, limits};
 use libp2p::allow_block_list::{self, BlockedPeers};
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
@@ -39,7 +38,7 @@ pub(super) type Calls<Q, A> = request_response::Behaviour<Frames<Q, A>>;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
-    pub(super) connection_limits: connection_limits::Behaviour,
+    pub(super) limits: limits::Behaviour,
     pub(super) memory_limit: memory_connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
@@ -85,15 +84,7 @@ impl Behaviour {
         let (raft, raft_settings) = calls("raft/1", RAFT_TIMEOUT)?;
         Ok(Self {
             blocked: allow_block_list::Behaviour::default(),
-            connection_limits: connection_limits::Behaviour::new(
-                ConnectionLimits::default()
-                    .with_max_pending_incoming(Some(limits.pending_inbound))
-                    .with_max_pending_outgoing(Some(limits.pending_outbound))
-                    .with_max_established_incoming(Some(limits.inbound))
-                    .with_max_established_outgoing(Some(limits.outbound))
-                    .with_max_established(Some(limits.connections))
-                    .with_max_established_per_peer(Some(limits.connections_per_peer)),
-            ),
+            limits: limits::Behaviour::new(*limits),
             memory_limit: memory_connection_limits::Behaviour::with_max_bytes(limits.memory_bytes),
             identify: identify::Behaviour::new(
                 identify::Config::new(family(config.farm), pair.public())

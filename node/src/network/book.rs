@@ -45,6 +45,14 @@ impl AddressBook {
         *known = addresses;
     }
 
+    /// Remembers where a peer itself says it is, and forgets what it has left: a port it had before.
+    pub(super) fn heard_from(&mut self, peer: PeerKey, addresses: Vec<Multiaddr>) {
+        if let Some(known) = self.addresses.get_mut(&peer) {
+            known.retain(|old| !addresses.iter().any(|new| address::is_same_but_for_port(new, old)));
+        }
+        self.learn(peer, addresses);
+    }
+
     /// Where the peer may be.
     pub(super) fn of(&self, peer: &PeerKey) -> &[Multiaddr] {
         self.addresses.get(peer).map_or(&[], Vec::as_slice)
@@ -67,6 +75,20 @@ mod tests {
         (0..20).for_each(|port| book.learn(peer, vec![at(port)]));
         book.learn(peer, vec![at(15)]);
         assert_eq!(book.of(&peer), [15, 19, 18, 17, 16, 14, 13, 12].map(at));
+    }
+
+    #[test]
+    fn who_moves_is_looked_for_where_it_says_it_is_and_where_others_said() {
+        let mut book = AddressBook::default();
+        let peer = PeerKey::from_bytes([1; 32]);
+        let elsewhere: Multiaddr = "/dns/farm.example.org/tcp/1".parse().unwrap();
+        book.learn(peer, vec![elsewhere.clone()]);
+        book.heard_from(peer, vec![at(1), at(2)]);
+        book.heard_from(peer, vec![at(3)]);
+        assert_eq!(book.of(&peer), [at(3), elsewhere.clone()]);
+        book.heard_from(peer, vec![]);
+        book.learn(peer, vec![at(4)]);
+        assert_eq!(book.of(&peer), [at(4), at(3), elsewhere], "what others say may be newer, or older");
     }
 
     #[test]

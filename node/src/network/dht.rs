@@ -9,10 +9,10 @@
 pub(super) mod store;
 
 use super::config::Dht;
-use super::identity;
 use super::redial::spread;
+use super::{address, identity};
 use libp2p::kad::{self, GetProvidersOk, ProgressStep, QueryId, QueryResult, RecordKey};
-use libp2p::{PeerId, StreamProtocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use protocol::id::{BuildKey, PeerKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -59,6 +59,32 @@ pub(super) fn behaviour(name: StreamProtocol, local: PeerId, part: Dht) -> Behav
         Dht::Client => kad::Mode::Client,
     }));
     kad
+}
+
+/// Takes a peer that serves the DHT into the routing table, at the places where it says it is now or where it is connected. The
+/// library keeps every place that a peer ever told, and each would be dialled in vain when the peer has gone: one that starts
+/// at another port each time leaves more of them each time.
+pub(super) fn place(kad: &mut Behaviour, peer: &PeerId, said: &[Multiaddr], connected: &[Multiaddr]) {
+    for address in said {
+        kad.add_address(peer, address.clone());
+    }
+    if said.is_empty() {
+        return;
+    }
+    for address in placed(kad, peer) {
+        let place = address::without_peer(address.clone());
+        if !said.contains(&place) && !connected.contains(&place) {
+            // Not the last of them: those said are there.
+            kad.remove_address(peer, &address);
+        }
+    }
+}
+
+/// Where the routing table has a peer.
+fn placed(kad: &mut Behaviour, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else { return Vec::new() };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map_or_else(Vec::new, |entry| entry.node.value.iter().cloned().collect())
 }
 
 /// What this node provides and searches.
@@ -190,6 +216,14 @@ impl Records {
         news
     }
 
+    /// A peer was not reached at any place where it was: it leaves the routing table. There it would be dialled by every search,
+    /// and named to everybody who asks, for as long as the farm lives. It is taken in again as soon as it connects, and then it
+    /// is told everything, for it may have lost what it held of the DHT.
+    pub(super) fn on_gone(&mut self, kad: &mut Behaviour, peer: &PeerId) {
+        self.servers.remove(peer);
+        kad.remove_peer(peer);
+    }
+
     fn on_server(&mut self, peer: PeerId, now: Instant) {
         if !self.servers.insert(peer) {
             return;
@@ -237,8 +271,47 @@ pub(super) fn record_key(key: BuildKey) -> RecordKey {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use protocol::digest::Digest;
+
+    #[test]
+    fn a_peer_that_moves_leaves_no_old_places_behind() {
+        let at = |port: u16| -> Multiaddr { format!("/ip4/192.0.2.7/tcp/{port}").parse().unwrap() };
+        let mut kad = behaviour(StreamProtocol::new("/test/kad/1"), PeerId::random(), Dht::Server);
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let ports = |kad: &mut Behaviour, peer| -> Vec<Multiaddr> {
+            placed(kad, &peer).into_iter().map(address::without_peer).collect()
+        };
+        place(&mut kad, &other, &[at(1)], &[]);
+        for port in 10..50 {
+            place(&mut kad, &peer, &[at(port), at(port + 100)], &[at(10)]);
+        }
+        assert_eq!(ports(&mut kad, peer), [at(10), at(49), at(149)], "where it is connected, and where it says it is");
+        place(&mut kad, &peer, &[], &[]);
+        assert_eq!(ports(&mut kad, peer).len(), 3, "whoever says nothing has not moved");
+        place(&mut kad, &peer, &[at(7)], &[]);
+        assert_eq!((ports(&mut kad, peer), ports(&mut kad, other)), (vec![at(7)], vec![at(1)]));
+    }
+
+    #[test]
+    fn who_is_gone_leaves_the_routing_table_and_is_told_everything_when_it_is_back() {
+        let here = ["/ip4/192.0.2.7/tcp/1".parse().unwrap()];
+        let mut kad = behaviour(StreamProtocol::new("/test/kad/1"), PeerId::random(), Dht::Server);
+        let (mut records, now, [gone, stays]) =
+            (Records::default(), Instant::now(), [(); 2].map(|()| PeerId::random()));
+        for peer in [gone, stays] {
+            place(&mut kad, &peer, &here, &[]);
+            records.on_server(peer, now);
+        }
+        records.advance(&mut kad, now + SETTLE);
+        records.on_gone(&mut kad, &gone);
+        assert_eq!((placed(&mut kad, &gone).len(), placed(&mut kad, &stays).len()), (0, 1));
+        records.on_server(stays, now);
+        assert_eq!(records.all_again, None);
+        records.on_server(gone, now);
+        assert_eq!(records.all_again, Some(now + SETTLE));
+    }
 
     #[test]
     fn what_is_said_anew_is_said_twice_then_each_hour() {

@@ -389,7 +389,7 @@ impl Driver {
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
             BehaviourEvent::Ping(_) => {}
             BehaviourEvent::Blocked(never) => match never {},
-            BehaviourEvent::ConnectionLimits(never) => match never {},
+            BehaviourEvent::Limits(never) => match never {},
             BehaviourEvent::MemoryLimit(never) => match never {},
         }
     }

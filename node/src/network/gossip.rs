@@ -8,6 +8,7 @@ pub(super) mod bucket;
 pub(super) mod validator;
 
 use super::config::StartError;
+use libp2p::PeerId;
 use libp2p::gossipsub::{
     self, ConfigBuilder, IdentTopic, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams,
     PeerScoreThresholds, PublishError, TopicHash, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
@@ -24,6 +25,8 @@ use tokio::time::Instant;
 const MAX_TRANSMIT_BYTES: usize = 16 << 10;
 /// How long a message is recognised as a copy.
 const COPIES: Duration = Duration::from_secs(300);
+/// The score of a peer that has done nothing wrong: above nought, and less than any wrong takes.
+const STANDING: f64 = 0.01;
 /// Bytes of a message id.
 const ID_BYTES: usize = 20;
 /// Whispers that wait until somebody listens.
@@ -94,12 +97,19 @@ fn scoring(topics: &[IdentTopic]) -> PeerScoreParams {
     };
     PeerScoreParams {
         topics: topics.iter().map(|name| (name.hash(), topic.clone())).collect(),
+        app_specific_weight: 1.0,
         ip_colocation_factor_weight: 0.0,
         behaviour_penalty_weight: -10.0,
         behaviour_penalty_threshold: 6.0,
         behaviour_penalty_decay: gossipsub::score_parameter_decay(Duration::from_secs(3_600)),
         ..PeerScoreParams::default()
     }
+}
+
+/// Gives a peer that has just connected its standing. The library remembers for an hour whoever leaves with a score that is not
+/// above nought, so that nobody sheds a bad one by coming again; each command is a peer of its own, and is to be forgotten.
+pub(super) fn welcome(gossip: &mut Behaviour, peer: &PeerId) {
+    gossip.set_application_score(peer, STANDING);
 }
 
 fn thresholds() -> PeerScoreThresholds {

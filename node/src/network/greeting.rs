@@ -105,17 +105,21 @@ impl Driver {
         peer.fail_errands(&error);
         let id = peer.id;
         if matches!(error, CallError::Refused { refusal: Refusal::OtherFarm, .. }) {
-            self.avoid_stranger(id);
+            self.avoid(id);
         }
-        self.disconnect(id);
+        self.hang_up(id);
     }
 
-    /// Leaves a peer of another farm alone for a while.
-    pub(super) fn avoid_stranger(&mut self, peer: PeerId) {
+    /// A connected peer is found to be of another farm.
+    pub(super) fn on_stranger(&mut self, key: PeerKey, peer: PeerId) {
+        self.avoid(peer);
+        self.part(key, Refusal::OtherFarm);
+    }
+
+    fn avoid(&mut self, peer: PeerId) {
         if self.strangers.avoid(peer, Instant::now()) {
             tracing::info!(%peer, "a peer of another farm");
         }
-        self.swarm.behaviour_mut().blocked.block_peer(peer);
     }
 
     /// Says `Hello` with new words to everybody.
@@ -128,6 +132,14 @@ impl Driver {
                 peer.saying = Some(said);
             }
         }
+    }
+
+    /// Closes all connections to a peer; one of another farm opens none for a while.
+    pub(super) fn hang_up(&mut self, peer: PeerId) {
+        if self.strangers.is_avoided(&peer) {
+            self.swarm.behaviour_mut().blocked.block_peer(peer);
+        }
+        self.disconnect(peer);
     }
 
     /// Closes all connections to a peer.
@@ -156,14 +168,17 @@ impl Driver {
             // Whoever listens was told that it is here.
             drop(self.changes.send(PeerChange::Closed { peer: key }));
         }
-        peer.standing = Standing::Leaving { until: Instant::now() + PARTING };
+        // Whoever goes on talking has no longer for that.
+        if !matches!(peer.standing, Standing::Leaving { .. }) {
+            peer.standing = Standing::Leaving { until: Instant::now() + PARTING };
+        }
     }
 
     /// `Hello` was exchanged, for the first time or again.
     fn greeted(&mut self, key: PeerKey, hello: Hello) {
         let said = hello.addresses.iter().filter_map(|text| address::parse(text).ok()).collect();
         let credible = self.credible(said);
-        self.learn(key, credible);
+        self.heard_from(key, credible);
 
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let (since, news) = match &peer.standing {

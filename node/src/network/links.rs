@@ -3,7 +3,7 @@
 use super::address::Reach;
 use super::driver::{Driver, reason};
 use super::peers::{Carries, Lane, Link, Opener, Standing};
-use super::{CallError, PeerChange, address, behaviour, greeting, identity};
+use super::{CallError, PeerChange, address, behaviour, dht, gossip, greeting, identity};
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, ConnectionId, DialError};
@@ -47,6 +47,9 @@ impl Driver {
         let hellos = greeting::hellos(Instant::now());
         peer.links.push(Link { id: connection, address, opener, carries: Carries::Streams, hellos });
         let is_lane = matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection);
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            gossip::welcome(gossip, &id);
+        }
         match (&peer.standing, opener) {
             (Standing::Apart | Standing::Dialing { .. } | Standing::Greeting { asked: None, .. }, Opener::Us) => {
                 self.ask_hello(key);
@@ -99,6 +102,9 @@ impl Driver {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             return;
         }
+        if let (Some(id), DialError::Transport(_) | DialError::WrongPeerId { .. }) = (&id, error) {
+            self.on_vain_dial(id);
+        }
         let Some(key) = id.as_ref().and_then(identity::peer_key) else { return };
         let Some(peer) = self.peers.get(&key) else { return };
         tracing::debug!(peer = ?key, %error, "a dial failed");
@@ -111,6 +117,13 @@ impl Driver {
             // Another's attempt failed at the addresses it knew; the book may know better ones.
             Standing::Dialing { attempt: None } => self.dial(key),
             _ => {}
+        }
+    }
+
+    /// Nobody answered as this peer. That tells something of the peer only while others are reached.
+    fn on_vain_dial(&mut self, id: &PeerId) {
+        if !self.swarm.is_connected(id) && self.swarm.connected_peers().next().is_some() {
+            self.records.on_gone(&mut self.swarm.behaviour_mut().kad, id);
         }
     }
 
@@ -164,7 +177,7 @@ impl Driver {
         }
         for id in late {
             tracing::debug!(peer = %id, "disconnected: it did not say Hello in time, or was refused");
-            self.disconnect(id);
+            self.hang_up(id);
         }
     }
 
@@ -185,27 +198,38 @@ impl Driver {
             // It only reads whose we are, and leaves.
             return;
         }
-        if info.protocol_version != behaviour::family(self.farm) {
-            return self.avoid_stranger(peer_id);
-        }
         let Some(key) = identity::peer_key(&peer_id) else { return };
+        if info.protocol_version != behaviour::family(self.farm) {
+            return self.on_stranger(key, peer_id);
+        }
         let credible = self.credible(info.listen_addrs);
         let kad = &mut self.swarm.behaviour_mut().kad;
         if info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol)) {
-            for address in &credible {
-                kad.add_address(&peer_id, address.clone());
-            }
+            let links = self.peers.get(&key).map_or(&[][..], |peer| &peer.links);
+            let dialled = links.iter().filter(|link| link.opener == Opener::Us).map(|link| link.address.clone());
+            dht::place(kad, &peer_id, &credible, &dialled.collect::<Vec<_>>());
         }
-        self.learn(key, credible);
+        self.heard_from(key, credible);
     }
 
-    /// Remembers where a peer was said to be; a place that was not known is a reason to dial it again.
+    /// Remembers where others said that a peer is.
     pub(super) fn learn(&mut self, key: PeerKey, addresses: Vec<Multiaddr>) {
+        self.hope(key, &addresses);
+        self.book.learn(key, addresses);
+    }
+
+    /// Remembers where a peer says that it is.
+    pub(super) fn heard_from(&mut self, key: PeerKey, addresses: Vec<Multiaddr>) {
+        self.hope(key, &addresses);
+        self.book.heard_from(key, addresses);
+    }
+
+    /// A place that was not known is a reason to dial a peer again.
+    fn hope(&mut self, key: PeerKey, addresses: &[Multiaddr]) {
         let known = self.book.of(&key);
         if addresses.iter().any(|address| !known.contains(address)) {
             self.unreached.forget(&key);
         }
-        self.book.learn(key, addresses);
     }
 
     pub(super) fn on_mdns(&mut self, event: mdns::Event) {

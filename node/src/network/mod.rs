@@ -27,6 +27,7 @@ mod gossip;
 mod greeting;
 pub mod identity;
 mod lanes;
+mod limits;
 mod links;
 pub mod memory;
 mod ourselves;

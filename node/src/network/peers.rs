@@ -195,8 +195,8 @@ impl Peer {
         self.links.iter_mut().find(|link| link.id == id)
     }
 
-    /// The connection with which the peer greeted last, and those opened since. Several processes may share a key (the
-    /// commands of one person do): whoever is called back is the one that spoke last.
+    /// The connection with which the peer greeted last, and those opened since. Connections of an earlier process may still
+    /// stand here (it was killed, and started again under its key): whoever is called back is the one that spoke last.
     pub(super) fn latest_process(&self) -> &[Link] {
         let begin = self.links.iter().rposition(|link| link.carries == Carries::Calls).unwrap_or_default();
         &self.links[begin..]
@@ -212,6 +212,7 @@ impl Peer {
     /// Whether there is nothing left to remember.
     fn is_idle(&self) -> bool {
         matches!(self.standing, Standing::Apart)
+            && !matches!(self.lane, Lane::Dialing { .. })
             && self.links.is_empty()
             && self.errands.is_empty()
             && self.redial.is_none()

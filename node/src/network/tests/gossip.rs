@@ -143,6 +143,24 @@ async fn what_is_not_honest_goes_no_further_than_its_first_hearer() {
 }
 
 #[tokio::test]
+async fn who_leaves_without_a_fault_is_not_remembered() {
+    for is_welcome in [true, false] {
+        let node = Node::daemon(2);
+        let (mut met, peer) = (Gullible::meet(3, &node).await, identity::peer_id(&node.key()));
+        let gossip = &mut met.swarm.behaviour_mut().gossip;
+        if is_welcome {
+            room::welcome(gossip, &peer);
+        }
+        drop(node);
+        soon(async { while !matches!(met.swarm.select_next_some().await, SwarmEvent::ConnectionClosed { .. }) {} })
+            .await;
+        // A score can be set for whoever is remembered.
+        let is_remembered = met.swarm.behaviour_mut().gossip.set_application_score(&peer, 0.0);
+        assert_eq!(is_remembered, !is_welcome);
+    }
+}
+
+#[tokio::test]
 async fn a_node_without_gossip_hears_nothing_and_stays() {
     let daemon = Node::daemon(1);
     let quiet = Node::start(NetworkConfig { gossip: Gossip::Off, ..config(2, Transports::Tcp) });
