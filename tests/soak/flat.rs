@@ -2,9 +2,9 @@
 //!
 //! In the first quarter a farm fills: stores reach what their owners allow, caches get warm. From then on nothing may grow but
 //! what is to be remembered: each finished request by the coordinator, for as long as it could be sent once more, a week; the
-//! farm's log, until the next snapshot; who provides a build, for three hours; how a peer that was connected has behaved, and
-//! the log of a build that failed beside a full store, for an hour. That is counted by the build ([`What::explained`]). Beside
-//! it each measure has room for its own unrest ([`What::unrest`]).
+//! farm's log, until the next snapshot; who provides a build, for three hours; the log of a build that failed beside a full
+//! store, for an hour. That is counted by the build ([`What::explained`]). Beside it each measure has room for its own unrest
+//! ([`What::unrest`]). Of the peers that asked, each command a new one, nothing may stay.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -97,7 +97,8 @@ impl What {
     /// How much of it builds that have ended may leave behind.
     fn explained(self, ended: Ended) -> u64 {
         match self {
-            // A build comes with 1.7 requests by as many peers; on the heap of a coordinator they were seen to leave 7.4 KB.
+            // A build comes with 1.7 requests by as many peers; for each a coordinator was seen to grow by 7.4 KiB, of which some
+            // 3 are on its heap and the rest is the allocator's.
             Self::Memory => ended.built * (8 << 10),
             // A log, in two folders of its own.
             Self::Files => ended.failed * 3,
