@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 /// How long connecting to the farm may take. Whoever was reached then has [`CONTROL_TIMEOUT`] for its answer.
 pub const JOIN_WITHIN: Duration = Duration::from_secs(10);
-/// How long to wait for a coordinator once some peer has answered: one that takes longer is asked when it is there.
+/// How long to wait for a coordinator once some peer has answered and the charter is known: one that takes longer is asked when it is there.
 const COORDINATOR_GRACE: Duration = Duration::from_millis(300);
 
 /// Connected to a farm.
@@ -192,9 +192,6 @@ async fn connect(network: &Network, start: &Start, remembered: Option<&Signed>) 
             }
             Err(_panicked) => continue,
         };
-        if reached == 0 {
-            until = until.min(tokio::time::Instant::now() + COORDINATOR_GRACE);
-        }
         reached += 1;
         match told {
             Ok(Some((version, signed))) if best.as_ref().is_none_or(|(known, _)| version > *known) => {
@@ -203,10 +200,11 @@ async fn connect(network: &Network, start: &Start, remembered: Option<&Signed>) 
             Ok(_) => {}
             Err(error) => wrong = Some(error),
         }
-        if let Some((_, signed)) = &best
-            && Charter::open(signed, start.farm)?.is_coordinator(&peer)
-        {
-            break;
+        if let Some((_, signed)) = &best {
+            if Charter::open(signed, start.farm)?.is_coordinator(&peer) {
+                break;
+            }
+            until = until.min(tokio::time::Instant::now() + COORDINATOR_GRACE);
         }
     }
     if reached == 0 {

@@ -45,10 +45,11 @@ impl AddressBook {
         *known = addresses;
     }
 
-    /// Remembers where a peer itself says it is, and forgets what it has left: a port it had before.
-    pub(super) fn heard_from(&mut self, peer: PeerKey, addresses: Vec<Multiaddr>) {
+    /// Remembers where a peer itself says it is, and forgets what it has left: a port it had before, unless it answers there.
+    pub(super) fn heard_from(&mut self, peer: PeerKey, addresses: Vec<Multiaddr>, answered: &[Multiaddr]) {
         if let Some(known) = self.addresses.get_mut(&peer) {
-            known.retain(|old| !addresses.iter().any(|new| address::is_same_but_for_port(new, old)));
+            let is_left = |old: &Multiaddr| addresses.iter().any(|new| address::is_same_but_for_port(new, old));
+            known.retain(|old| answered.contains(old) || !is_left(old));
         }
         self.learn(peer, addresses);
     }
@@ -83,10 +84,12 @@ mod tests {
         let peer = PeerKey::from_bytes([1; 32]);
         let elsewhere: Multiaddr = "/dns/farm.example.org/tcp/1".parse().unwrap();
         book.learn(peer, vec![elsewhere.clone()]);
-        book.heard_from(peer, vec![at(1), at(2)]);
-        book.heard_from(peer, vec![at(3)]);
+        book.heard_from(peer, vec![at(1), at(2)], &[]);
+        book.heard_from(peer, vec![at(5)], &[at(1)]);
+        assert_eq!(book.of(&peer), [at(5), at(1), elsewhere.clone()], "it answers at one that it does not name");
+        book.heard_from(peer, vec![at(3)], &[]);
         assert_eq!(book.of(&peer), [at(3), elsewhere.clone()]);
-        book.heard_from(peer, vec![]);
+        book.heard_from(peer, vec![], &[]);
         book.learn(peer, vec![at(4)]);
         assert_eq!(book.of(&peer), [at(4), at(3), elsewhere], "what others say may be newer, or older");
     }

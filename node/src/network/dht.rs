@@ -9,11 +9,13 @@
 pub(super) mod store;
 
 use super::config::Dht;
+use super::gossip::bucket::Bucket;
 use super::redial::spread;
 use super::{address, identity};
 use libp2p::kad::{self, GetProvidersOk, ProgressStep, QueryId, QueryResult, RecordKey};
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use protocol::id::{BuildKey, PeerKey};
+use protocol::ticket::MAX_ADDRESSES;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use store::{ProviderStore, StoreLimits};
@@ -28,6 +30,11 @@ const SECOND: Duration = Duration::from_secs(5);
 const REPEAT: Duration = Duration::from_secs(3_600);
 /// How long to wait for more newcomers before everything is said again.
 const SETTLE: Duration = Duration::from_millis(200);
+/// How often everything is said again at once, and how often after that: peers may come and go all the time.
+const ROUNDS: u32 = 32;
+const ROUND_EVERY: Duration = Duration::from_secs(600);
+/// How long a server may be silent to one dial after another before it counts as gone.
+const SILENCE: Duration = Duration::from_secs(20);
 /// Announcements under way at a time.
 const MAX_PUBLISHING: usize = 8;
 /// Searches under way at a time.
@@ -65,7 +72,7 @@ pub(super) fn behaviour(name: StreamProtocol, local: PeerId, part: Dht) -> Behav
 /// library keeps every place that a peer ever told, and each would be dialled in vain when the peer has gone: one that starts
 /// at another port each time leaves more of them each time.
 pub(super) fn place(kad: &mut Behaviour, peer: &PeerId, said: &[Multiaddr], connected: &[Multiaddr]) {
-    for address in said {
+    for address in said.iter().take(MAX_ADDRESSES) {
         kad.add_address(peer, address.clone());
     }
     if said.is_empty() {
@@ -99,6 +106,10 @@ pub(super) struct Records {
     /// Searches that wait for the first server, until this time at most.
     early: Vec<(Instant, BuildKey, mpsc::Sender<PeerKey>)>,
     servers: HashSet<PeerId>,
+    /// Servers that did not answer, and since when.
+    silent: HashMap<PeerId, Instant>,
+    /// How often everything may be said again.
+    rounds: Option<Bucket>,
     /// When everything is to be said again, because the network grew.
     all_again: Option<Instant>,
 }
@@ -165,10 +176,12 @@ impl Records {
 
     /// Says what is due, a bounded number at a time, and ends searches that nobody waits for.
     pub(super) fn advance(&mut self, kad: &mut Behaviour, now: Instant) {
-        if self.all_again.is_some_and(|at| at <= now) {
+        let rounds = self.rounds.get_or_insert_with(|| Bucket::full(ROUNDS, ROUND_EVERY, now));
+        if self.all_again.is_some_and(|at| at <= now) && rounds.take(now) {
             self.all_again = None;
-            let keys: Vec<_> = self.provided.keys().copied().collect();
-            keys.into_iter().for_each(|key| self.schedule(key, Saying { due: now, turn: Turn::First }));
+            // What is due already keeps its place: a round does not begin again before its end.
+            let dues: Vec<_> = self.provided.iter().map(|(key, saying)| (*key, saying.due.min(now))).collect();
+            dues.into_iter().for_each(|(key, due)| self.schedule(key, Saying { due, turn: Turn::First }));
         }
         while self.publishing.len() < MAX_PUBLISHING {
             let Some((due, key)) = self.due.first().copied() else { break };
@@ -206,7 +219,7 @@ impl Records {
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => news = self.on_progress(id, result, &step),
             kad::Event::RoutingUpdated { peer, is_new_peer: true, old_peer, .. } => {
                 if let Some(old) = old_peer {
-                    self.servers.remove(&old);
+                    self.left(&old);
                 }
                 self.on_server(peer, now);
             }
@@ -216,12 +229,35 @@ impl Records {
         news
     }
 
-    /// A peer was not reached at any place where it was: it leaves the routing table. There it would be dialled by every search,
-    /// and named to everybody who asks, for as long as the farm lives. It is taken in again as soon as it connects, and then it
-    /// is told everything, for it may have lost what it held of the DHT.
-    pub(super) fn on_gone(&mut self, kad: &mut Behaviour, peer: &PeerId) {
+    /// A peer did not answer where the routing table has it. One that does so again some time later leaves the table: there it
+    /// would be dialled by every search, and named to everybody who asks, for as long as the farm lives. It is taken in again as
+    /// soon as it connects, as a newcomer, for it may have lost what it held of the DHT.
+    pub(super) fn on_vain_dial(&mut self, kad: &mut Behaviour, peer: &PeerId, now: Instant) {
+        if !self.servers.contains(peer) {
+            return;
+        }
+        let since = *self.silent.entry(*peer).or_insert(now);
+        if now - since >= SILENCE {
+            kad.remove_peer(peer);
+            self.left(peer);
+        }
+    }
+
+    /// Somebody else answered at this place.
+    pub(super) fn on_elsewhere(&mut self, kad: &mut Behaviour, peer: &PeerId, place: &Multiaddr) {
+        if kad.remove_address(peer, &address::without_peer(place.clone())).is_some() {
+            self.left(peer);
+        }
+    }
+
+    /// A peer is connected.
+    pub(super) fn on_reached(&mut self, peer: &PeerId) {
+        self.silent.remove(peer);
+    }
+
+    fn left(&mut self, peer: &PeerId) {
         self.servers.remove(peer);
-        kad.remove_peer(peer);
+        self.silent.remove(peer);
     }
 
     fn on_server(&mut self, peer: PeerId, now: Instant) {
@@ -277,7 +313,6 @@ mod tests {
 
     #[test]
     fn a_peer_that_moves_leaves_no_old_places_behind() {
-        let at = |port: u16| -> Multiaddr { format!("/ip4/192.0.2.7/tcp/{port}").parse().unwrap() };
         let mut kad = behaviour(StreamProtocol::new("/test/kad/1"), PeerId::random(), Dht::Server);
         let (peer, other) = (PeerId::random(), PeerId::random());
         let ports = |kad: &mut Behaviour, peer| -> Vec<Multiaddr> {
@@ -294,23 +329,68 @@ mod tests {
         assert_eq!((ports(&mut kad, peer), ports(&mut kad, other)), (vec![at(7)], vec![at(1)]));
     }
 
-    #[test]
-    fn who_is_gone_leaves_the_routing_table_and_is_told_everything_when_it_is_back() {
-        let here = ["/ip4/192.0.2.7/tcp/1".parse().unwrap()];
+    fn at(port: u16) -> Multiaddr {
+        format!("/ip4/192.0.2.7/tcp/{port}").parse().unwrap()
+    }
+
+    /// A table with a server at each of these places.
+    fn table<const N: usize>(places: &[Multiaddr], now: Instant) -> (Behaviour, Records, [PeerId; N]) {
         let mut kad = behaviour(StreamProtocol::new("/test/kad/1"), PeerId::random(), Dht::Server);
-        let (mut records, now, [gone, stays]) =
-            (Records::default(), Instant::now(), [(); 2].map(|()| PeerId::random()));
-        for peer in [gone, stays] {
-            place(&mut kad, &peer, &here, &[]);
-            records.on_server(peer, now);
+        let (mut records, servers) = (Records::default(), [(); N].map(|()| PeerId::random()));
+        for server in &servers {
+            place(&mut kad, server, places, &[]);
+            records.on_server(*server, now);
         }
         records.advance(&mut kad, now + SETTLE);
-        records.on_gone(&mut kad, &gone);
-        assert_eq!((placed(&mut kad, &gone).len(), placed(&mut kad, &stays).len()), (0, 1));
-        records.on_server(stays, now);
+        (kad, records, servers)
+    }
+
+    #[test]
+    fn who_stays_silent_leaves_the_routing_table_and_comes_back_as_a_newcomer() {
+        let now = Instant::now();
+        let (mut kad, mut records, [gone, late, stays]) = table(&[at(1)], now);
+        for (peer, silence) in [(gone, SILENCE), (late, SILENCE / 2)] {
+            records.on_vain_dial(&mut kad, &peer, now);
+            records.on_vain_dial(&mut kad, &peer, now + silence);
+        }
+        records.on_reached(&late);
+        records.on_vain_dial(&mut kad, &late, now + 2 * SILENCE);
+        assert_eq!([gone, late, stays].map(|peer| placed(&mut kad, &peer).len()), [0, 1, 1]);
+        records.on_server(late, now);
         assert_eq!(records.all_again, None);
         records.on_server(gone, now);
         assert_eq!(records.all_again, Some(now + SETTLE));
+        records.on_vain_dial(&mut kad, &PeerId::random(), now);
+        assert_eq!(records.silent.len(), 1, "only servers are looked after");
+    }
+
+    #[test]
+    fn where_somebody_else_answers_a_server_is_looked_for_no_more() {
+        let (mut kad, mut records, [server]) = table(&[at(1), at(2)], Instant::now());
+        records.on_elsewhere(&mut kad, &server, &at(1).with_p2p(server).unwrap());
+        records.on_elsewhere(&mut kad, &server, &at(7));
+        assert_eq!(placed(&mut kad, &server).len(), 1);
+        assert!(records.servers.contains(&server));
+        records.on_elsewhere(&mut kad, &server, &at(2));
+        assert!(placed(&mut kad, &server).is_empty() && records.servers.is_empty());
+    }
+
+    #[test]
+    fn servers_that_come_and_go_do_not_make_everything_be_said_all_the_time() {
+        let (mut kad, mut records, [server]) = table(&[at(1)], Instant::now());
+        let (start, keys) = (Instant::now(), [b"lua", b"zst"].map(|name| BuildKey(Digest::of(name))));
+        keys.iter().for_each(|key| records.provide(&mut kad, *key, start));
+        let mut rounds = 0;
+        for nr in 0..500 {
+            let now = start + SETTLE * 2 * nr;
+            records.left(&server);
+            records.on_server(server, now);
+            records.advance(&mut kad, now + SETTLE);
+            rounds += u32::from(records.all_again.is_none());
+        }
+        assert_eq!(rounds, ROUNDS - 1, "one was when the table began");
+        records.advance(&mut kad, start + ROUND_EVERY + SETTLE);
+        assert_eq!(records.all_again, None, "the newcomer is told as soon as it may be");
     }
 
     #[test]

@@ -107,7 +107,8 @@ fn scoring(topics: &[IdentTopic]) -> PeerScoreParams {
 }
 
 /// Gives a peer that has just connected its standing. The library remembers for an hour whoever leaves with a score that is not
-/// above nought, so that nobody sheds a bad one by coming again; each command is a peer of its own, and is to be forgotten.
+/// above nought, so that nobody sheds a bad one by coming again; each command is a peer of its own, and is to be forgotten. So is
+/// misuse of the protocol that is too little to cost anything.
 pub(super) fn welcome(gossip: &mut Behaviour, peer: &PeerId) {
     gossip.set_application_score(peer, STANDING);
 }

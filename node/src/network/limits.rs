@@ -1,8 +1,7 @@
 //! How many connections this node holds: being set up, opened by either side, with one peer and in all.
 //!
 //! The library's behaviour for this keeps an entry of every peer that was ever connected, and each command is a peer of its own.
-//! Here nothing is kept of a peer once its last connection has closed. What is refused is refused before anything was begun with
-//! it; memory has a limit of its own.
+//! Here nothing is kept of a peer once its last connection has closed. Memory has a limit of its own.
 
 use super::config::Limits;
 use libp2p::core::Endpoint;

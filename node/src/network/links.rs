@@ -2,7 +2,7 @@
 
 use super::address::Reach;
 use super::driver::{Driver, reason};
-use super::peers::{Carries, Lane, Link, Opener, Standing};
+use super::peers::{Carries, Lane, Link, Opener, Peer, Standing};
 use super::{CallError, PeerChange, address, behaviour, dht, gossip, greeting, identity};
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -50,6 +50,7 @@ impl Driver {
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
             gossip::welcome(gossip, &id);
         }
+        self.records.on_reached(&id);
         match (&peer.standing, opener) {
             (Standing::Apart | Standing::Dialing { .. } | Standing::Greeting { asked: None, .. }, Opener::Us) => {
                 self.ask_hello(key);
@@ -81,6 +82,9 @@ impl Driver {
         if remaining > 0 {
             return;
         }
+        if self.strangers.is_avoided(&id) {
+            self.swarm.behaviour_mut().blocked.block_peer(id);
+        }
         let now = Instant::now();
         let before = std::mem::replace(&mut peer.standing, Standing::Apart);
         peer.held.clear();
@@ -102,16 +106,17 @@ impl Driver {
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             return;
         }
-        if let (Some(id), DialError::Transport(_) | DialError::WrongPeerId { .. }) = (&id, error) {
-            self.on_vain_dial(id);
-        }
-        let Some(key) = id.as_ref().and_then(identity::peer_key) else { return };
-        let Some(peer) = self.peers.get(&key) else { return };
-        tracing::debug!(peer = ?key, %error, "a dial failed");
-        if matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection) {
+        let Some(id) = id else { return };
+        let Some(key) = identity::peer_key(&id) else { return };
+        let lane_of = |peer: &Peer| matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection);
+        if self.peers.get(&key).is_some_and(lane_of) {
+            tracing::debug!(peer = ?key, %error, "no lane");
             self.on_lane_failed(key);
             return;
         }
+        self.on_vain_dial(&id, error);
+        let Some(peer) = self.peers.get(&key) else { return };
+        tracing::debug!(peer = ?key, %error, "a dial failed");
         match peer.standing {
             Standing::Dialing { attempt: Some(ours) } if ours == connection => self.not_reached(key, error),
             // Another's attempt failed at the addresses it knew; the book may know better ones.
@@ -120,10 +125,18 @@ impl Driver {
         }
     }
 
-    /// Nobody answered as this peer. That tells something of the peer only while others are reached.
-    fn on_vain_dial(&mut self, id: &PeerId) {
-        if !self.swarm.is_connected(id) && self.swarm.connected_peers().next().is_some() {
-            self.records.on_gone(&mut self.swarm.behaviour_mut().kad, id);
+    /// Tells the DHT of a dial that failed. Nobody answering tells something of the peer only while others are reached; somebody
+    /// else who answers ended the dial before the peer's other places were tried.
+    fn on_vain_dial(&mut self, id: &PeerId, error: &DialError) {
+        let is_anybody_here = self.swarm.connected_peers().next().is_some();
+        let is_here = self.swarm.is_connected(id);
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        match error {
+            DialError::WrongPeerId { address, .. } => self.records.on_elsewhere(kad, id, address),
+            DialError::Transport(_) if is_anybody_here && !is_here => {
+                self.records.on_vain_dial(kad, id, Instant::now())
+            }
+            _ => {}
         }
     }
 
@@ -202,14 +215,20 @@ impl Driver {
         if info.protocol_version != behaviour::family(self.farm) {
             return self.on_stranger(key, peer_id);
         }
-        let credible = self.credible(info.listen_addrs);
+        let mut credible = self.all_credible(info.listen_addrs);
+        let dialled = self.dialled(&key);
         let kad = &mut self.swarm.behaviour_mut().kad;
         if info.protocols.iter().any(|protocol| kad.protocol_names().contains(protocol)) {
-            let links = self.peers.get(&key).map_or(&[][..], |peer| &peer.links);
-            let dialled = links.iter().filter(|link| link.opener == Opener::Us).map(|link| link.address.clone());
-            dht::place(kad, &peer_id, &credible, &dialled.collect::<Vec<_>>());
+            dht::place(kad, &peer_id, &credible, &dialled);
         }
+        credible.truncate(MAX_ADDRESSES);
         self.heard_from(key, credible);
+    }
+
+    /// Where a peer answered us on connections that are open.
+    fn dialled(&self, key: &PeerKey) -> Vec<Multiaddr> {
+        let links = self.peers.get(key).map_or(&[][..], |peer| &peer.links);
+        links.iter().filter(|link| link.opener == Opener::Us).map(|link| link.address.clone()).collect()
     }
 
     /// Remembers where others said that a peer is.
@@ -221,7 +240,8 @@ impl Driver {
     /// Remembers where a peer says that it is.
     pub(super) fn heard_from(&mut self, key: PeerKey, addresses: Vec<Multiaddr>) {
         self.hope(key, &addresses);
-        self.book.heard_from(key, addresses);
+        let dialled = self.dialled(&key);
+        self.book.heard_from(key, addresses, &dialled);
     }
 
     /// A place that was not known is a reason to dial a peer again.
@@ -249,10 +269,16 @@ impl Driver {
 
     /// What of the addresses that a peer told us is worth remembering.
     pub(super) fn credible(&self, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        let mut credible = self.all_credible(addresses);
+        credible.truncate(MAX_ADDRESSES);
+        credible
+    }
+
+    /// The same, and no fewer than it told.
+    fn all_credible(&self, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
         let heard: Vec<_> = addresses.into_iter().take(MAX_HEARD).map(address::without_peer).collect();
         let within = |reach| {
-            let credible = heard.iter().filter(move |address| address::is_credible(address, reach));
-            credible.take(MAX_ADDRESSES).cloned().collect::<Vec<_>>()
+            heard.iter().filter(move |address| address::is_credible(address, reach)).cloned().collect::<Vec<_>>()
         };
         let wide = within(Reach::Wide);
         // Whoever is to be found elsewhere is not looked for on this machine.

@@ -7,7 +7,7 @@
 use crate::artifact::folder::{self, Folder, stands_at};
 use protocol::digest::Digest;
 use protocol::tree::{CHUNK_BYTES, Manifest, Node, chunk_len};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, StatFs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -18,6 +18,9 @@ use tokio_util::bytes::Bytes;
 
 /// Bytes of what `stat` counts as a block, whatever the disk's blocks are (`stat(2)`, `st_blocks`).
 const BLOCK_BYTES: u64 = 512;
+
+/// Filesystems on which files may take less than they are long, as `statfs(2)` names them: bcachefs, btrfs and ZFS.
+const COMPRESSING: [u64; 3] = [0xca45_1a4e, 0x9123_683e, 0x2fc1_2fc1];
 
 /// An output folder cannot be written to.
 #[derive(Debug, thiserror::Error)]
@@ -119,11 +122,7 @@ impl Output {
             let taken = begun.map(|file| file.metadata()).transpose().map_err(failed)?.map(|begun| begun.blocks());
             needed_bytes = needed_bytes.saturating_add(size.saturating_sub(taken.unwrap_or_default() * BLOCK_BYTES));
         }
-        let free_bytes = match rustix::fs::statvfs(&self.partial) {
-            // A disk without blocks does not tell its size.
-            Ok(disk) if disk.f_blocks > 0 => disk.f_bavail.saturating_mul(disk.f_frsize),
-            _ => u64::MAX,
-        };
+        let free_bytes = rustix::fs::statfs(&self.partial).map_or(u64::MAX, |disk| free_bytes(&disk));
         if needed_bytes <= free_bytes {
             return Ok(());
         }
@@ -266,6 +265,16 @@ fn resolve(to: &Path) -> Result<PathBuf, OutputError> {
     };
     std::fs::create_dir_all(parent).map_err(failed)?;
     Ok(parent.canonicalize().map_err(failed)?.join(name))
+}
+
+/// What is free of a disk for this process, in bytes; no bound where that cannot be told.
+fn free_bytes(disk: &StatFs) -> u64 {
+    // A disk without blocks does not tell its size.
+    if disk.f_blocks == 0 || COMPRESSING.contains(&u64::try_from(disk.f_type).unwrap_or_default()) {
+        return u64::MAX;
+    }
+    let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+    blocks.saturating_mul(u64::try_from(disk.f_bsize).unwrap_or(1))
 }
 
 /// Chunk `nr` of a file that should have `size` bytes; `None` when the file is shorter.
