@@ -97,8 +97,8 @@ impl What {
     /// How much of it builds that have ended may leave behind.
     fn explained(self, ended: Ended) -> u64 {
         match self {
-            // A build comes with 1.7 requests by as many peers; for each a coordinator was seen to grow by 7.4 KiB, of which some
-            // 3 are on its heap and the rest is the allocator's.
+            // A build comes with 1.7 requests by as many peers; for each a coordinator was seen to grow by 7.4 KiB. Some two of
+            // them are what the farm remembers; the log's cache, which fills, and the allocator take the others.
             Self::Memory => ended.built * (8 << 10),
             // A log, in two folders of its own.
             Self::Files => ended.failed * 3,
