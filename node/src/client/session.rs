@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 
 /// How long connecting to the farm may take. Whoever was reached then has [`CONTROL_TIMEOUT`] for its answer.
 pub const JOIN_WITHIN: Duration = Duration::from_secs(10);
-/// How long to wait for a coordinator once some peer has answered and the charter is known: one that takes longer is asked when it is there.
+/// How long to wait for a coordinator once some peer has answered and the charter is known: one that takes longer is asked
+/// when it is there.
 const COORDINATOR_GRACE: Duration = Duration::from_millis(300);
 
 /// Connected to a farm.

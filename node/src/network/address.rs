@@ -1,7 +1,8 @@
 //! Addresses: text outside, multiaddrs inside, and which of them are worth believing.
 //!
-//! What a person configured is tried, until the peer itself says that it is at another port there. What a peer says about itself or others is filtered: loopback, unspecified,
-//! link-local and multicast addresses lead nowhere from another machine, and a node that followed them would dial itself.
+//! What a person configured is tried, until the peer itself says that it is at another port there. What a peer says about
+//! itself or others is filtered: loopback, unspecified, link-local and multicast addresses lead nowhere from another machine,
+//! and a node that followed them would dial itself.
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;

@@ -136,10 +136,15 @@ impl Driver {
 
     /// Closes all connections to a peer; one of another farm opens none for a while.
     pub(super) fn hang_up(&mut self, peer: PeerId) {
+        self.block_stranger(peer);
+        self.disconnect(peer);
+    }
+
+    /// Takes no connection of a peer of another farm until it is forgiven.
+    pub(super) fn block_stranger(&mut self, peer: PeerId) {
         if self.strangers.is_avoided(&peer) {
             self.swarm.behaviour_mut().blocked.block_peer(peer);
         }
-        self.disconnect(peer);
     }
 
     /// Closes all connections to a peer.

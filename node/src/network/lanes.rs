@@ -103,9 +103,8 @@ impl Driver {
 
     /// Where the peer can be dialled by TCP: where we reached it, then where it says it is.
     fn tcp_addresses(&self, key: PeerKey, peer: &Peer) -> Vec<Multiaddr> {
-        let reached = peer.links.iter().filter(|link| link.opener == Opener::Us).map(|link| &link.address);
         let mut addresses: Vec<Multiaddr> = Vec::new();
-        for address in reached.chain(self.book.of(&key)) {
+        for address in peer.dialled().chain(self.book.of(&key)) {
             if address::is_tcp(address) && !addresses.contains(address) {
                 addresses.push(address.clone());
             }

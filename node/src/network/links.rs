@@ -2,7 +2,7 @@
 
 use super::address::Reach;
 use super::driver::{Driver, reason};
-use super::peers::{Carries, Lane, Link, Opener, Peer, Standing};
+use super::peers::{Carries, Lane, Link, Opener, Standing};
 use super::{CallError, PeerChange, address, behaviour, dht, gossip, greeting, identity};
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -46,7 +46,7 @@ impl Driver {
         let peer = self.peers.entry(key);
         let hellos = greeting::hellos(Instant::now());
         peer.links.push(Link { id: connection, address, opener, carries: Carries::Streams, hellos });
-        let is_lane = matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection);
+        let is_lane = peer.is_dialling_lane(connection);
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
             gossip::welcome(gossip, &id);
         }
@@ -73,6 +73,9 @@ impl Driver {
         cause: Option<&ConnectionError>,
     ) {
         let Some(key) = identity::peer_key(&id) else { return };
+        if remaining == 0 {
+            self.block_stranger(id);
+        }
         let Some(peer) = self.peers.get_mut(&key) else { return };
         tracing::debug!(peer = ?key, remaining, ?cause, "a connection closed");
         peer.links.retain(|link| link.id != connection);
@@ -81,9 +84,6 @@ impl Driver {
         }
         if remaining > 0 {
             return;
-        }
-        if self.strangers.is_avoided(&id) {
-            self.swarm.behaviour_mut().blocked.block_peer(id);
         }
         let now = Instant::now();
         let before = std::mem::replace(&mut peer.standing, Standing::Apart);
@@ -108,8 +108,7 @@ impl Driver {
         }
         let Some(id) = id else { return };
         let Some(key) = identity::peer_key(&id) else { return };
-        let lane_of = |peer: &Peer| matches!(peer.lane, Lane::Dialing { connection: lane, .. } if lane == connection);
-        if self.peers.get(&key).is_some_and(lane_of) {
+        if self.peers.get(&key).is_some_and(|peer| peer.is_dialling_lane(connection)) {
             tracing::debug!(peer = ?key, %error, "no lane");
             self.on_lane_failed(key);
             return;
@@ -227,8 +226,7 @@ impl Driver {
 
     /// Where a peer answered us on connections that are open.
     fn dialled(&self, key: &PeerKey) -> Vec<Multiaddr> {
-        let links = self.peers.get(key).map_or(&[][..], |peer| &peer.links);
-        links.iter().filter(|link| link.opener == Opener::Us).map(|link| link.address.clone()).collect()
+        self.peers.get(key).map(|peer| peer.dialled().cloned().collect()).unwrap_or_default()
     }
 
     /// Remembers where others said that a peer is.

@@ -195,6 +195,16 @@ impl Peer {
         self.links.iter_mut().find(|link| link.id == id)
     }
 
+    /// Where the peer answered us on connections that are open.
+    pub(super) fn dialled(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.links.iter().filter(|link| link.opener == Opener::Us).map(|link| &link.address)
+    }
+
+    /// Whether this connection is the lane that is being dialled.
+    pub(super) fn is_dialling_lane(&self, id: ConnectionId) -> bool {
+        matches!(self.lane, Lane::Dialing { connection, .. } if connection == id)
+    }
+
     /// The connection with which the peer greeted last, and those opened since. Connections of an earlier process may still
     /// stand here (it was killed, and started again under its key): whoever is called back is the one that spoke last.
     pub(super) fn latest_process(&self) -> &[Link] {
